@@ -1,0 +1,7 @@
+"""The instance: one description, read once, believed everywhere."""
+
+from __future__ import annotations
+
+from mastodon_gov.instance.model import Instance, Node, Organisation, Secrets
+
+__all__ = ["Instance", "Node", "Organisation", "Secrets"]
