@@ -1,0 +1,153 @@
+"""Files, directories and links of a role: one fact reads them all, each change is one atomic command.
+
+Content travels on stdin: it is in no argument list, in no log and in no temporary directory. A new file is born
+0600 beside its place, gets its owner and mode, is validated, and is then renamed over the old one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import ClassVar
+
+from pyinfra import host
+from pyinfra.api import FactBase, QuoteString, StringCommand, operation
+
+from roles.lib import Commands
+
+
+@dataclass(frozen=True)
+class ManagedFile:
+    """A regular file. `validate` is a command that gets the new file's path appended; it must exit 0."""
+
+    path: str
+    content: str
+    user: str = "root"
+    group: str = "root"
+    mode: int = 0o644
+    validate: str | None = None
+
+    kind: ClassVar[str] = "regular file"
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        """What the host shows when it is settled."""
+        return (self.kind, self.user, self.group, f"{self.mode:o}", sha256(self._bytes).hexdigest())
+
+    @property
+    def _bytes(self) -> bytes:
+        # pyinfra ends a last line that has no newline; without one the digest would never settle.
+        return (self.content if self.content.endswith("\n") or not self.content else self.content + "\n").encode()
+
+    def make(self) -> StringCommand:
+        """The command that puts the file in its place, or leaves everything as it was."""
+        new = QuoteString(f"{self.path}.new")
+        steps: list[object] = ["umask 077; {", "cat >", new]
+        steps += [
+            "&& chown",
+            QuoteString(f"{self.user}:{self.group}"),
+            new,
+            "&& chmod",
+            f"{self.mode:o}",
+            new,
+        ]
+        if self.validate:
+            steps += ["&&", self.validate, new]
+        steps += ["&& mv -fT", new, QuoteString(self.path), "; } || { rm -f", new, "; exit 1; }"]
+        return StringCommand(*steps, _stdin=self._bytes.decode())
+
+
+@dataclass(frozen=True)
+class Directory:
+    """A directory; its content is left alone."""
+
+    path: str
+    user: str = "root"
+    group: str = "root"
+    mode: int = 0o755
+
+    kind: ClassVar[str] = "directory"
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        """What the host shows when it is settled."""
+        return (self.kind, self.user, self.group, f"{self.mode:o}", "")
+
+    def make(self) -> StringCommand:
+        """The command that makes the directory or corrects its owner and mode."""
+        return StringCommand(f"install -d -m {self.mode:o} -o", self.user, "-g", self.group, QuoteString(self.path))
+
+
+@dataclass(frozen=True)
+class Link:
+    """A symbolic link, switched by rename."""
+
+    path: str
+    target: str
+
+    kind: ClassVar[str] = "symbolic link"
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        """What the host shows when it is settled."""
+        return (self.kind, "root", "root", "777", self.target)
+
+    def make(self) -> StringCommand:
+        """The command that points the link to its target."""
+        new = QuoteString(f"{self.path}.new")
+        return StringCommand("ln -sfnT", QuoteString(self.target), new, "&& mv -fT", new, QuoteString(self.path))
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A file or link that must not exist: removing a setting removes its effect."""
+
+    path: str
+
+    kind: ClassVar[str] = "absent"
+
+    @property
+    def state(self) -> tuple[str, ...] | None:
+        """What the host shows when it is settled: nothing."""
+        return None
+
+    def make(self) -> StringCommand:
+        """The command that removes it."""
+        return StringCommand("rm -f --", QuoteString(self.path))
+
+
+Entry = ManagedFile | Directory | Link | Absent
+
+
+class FileStates(FactBase[dict[str, tuple[str, ...]]]):
+    """Kind, owner, group, mode and digest (or link target) by path; absent paths are left out."""
+
+    default = dict
+
+    def command(self, paths: list[str]) -> StringCommand:
+        """One shell loop over all paths; it always exits 0, as a failing fact would fail the host."""
+        script = (
+            'for p; do [ -e "$p" ] || [ -L "$p" ] || continue; stat -c "%F|%U|%G|%a" -- "$p"; '
+            'if [ -L "$p" ]; then readlink -- "$p"; elif [ -f "$p" ]; then sha256sum < "$p"; else echo; fi; '
+            'echo "$p"; done 2>/dev/null; true'
+        )
+        return StringCommand("sh -c", QuoteString(script), "sh", *(QuoteString(p) for p in paths))
+
+    def process(self, output: list[str]) -> dict[str, tuple[str, ...]]:
+        """Three lines a path."""
+        found: dict[str, tuple[str, ...]] = {}
+        for line, detail, path in zip(output[::3], output[1::3], output[2::3], strict=False):
+            kind, user, group, mode = line.split("|")
+            kind = "regular file" if kind == "regular empty file" else kind
+            digest = detail.removesuffix("  -") if kind == "regular file" else detail
+            found[path] = (kind, user, group, mode, digest)
+        return found
+
+
+@operation()
+def managed_files(entries: list[Entry]) -> Commands:
+    """Bring every entry that differs to its state, in the order given (directories before what is in them)."""
+    current = host.get_fact(FileStates, paths=[entry.path for entry in entries])
+    for entry in entries:
+        if current.get(entry.path) != entry.state:
+            yield entry.make()

@@ -1,0 +1,48 @@
+"""One deploy at a time: a lock on the host that dies with the connection of the run that holds it."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+from datetime import UTC, datetime
+from typing import Any
+
+from pyinfra import host, state
+from pyinfra.api import OperationError, operation
+
+from roles.lib import Commands
+
+# `flock` keeps the lock as long as `cat` waits for an end of input, and that comes when our connection ends, however
+# it ends. The holder's name lies in the file for whoever comes second.
+HOLD = (
+    "sudo -n sh -c 'install -d -m 755 /run/mastodon-gov; exec 9<>/run/mastodon-gov/deploy.lock; "
+    'flock -n 9 || { cat /run/mastodon-gov/deploy.lock; exit 75; }; read -r who; echo "$who" > '
+    "/run/mastodon-gov/deploy.lock; echo held; cat >/dev/null'"
+)
+_held: dict[str, Any] = {}  # channels must live as long as the run
+
+
+@operation()
+def deploy_lock() -> Commands:
+    """Take the host's lock or fail with who holds it and since when; changes nothing, and nothing at all with --dry."""
+    if state.is_executing and host.name not in _held:
+        _take()
+    host.noop("the lock is not a change")
+    yield from ()
+
+
+def _take() -> None:
+    client = getattr(host.connector, "client", None)
+    if client is None:
+        return  # a connector without SSH is a unit test's
+    channel = client.get_transport().open_session()
+    channel.exec_command(HOLD)
+    me = f"{getpass.getuser()}@{socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    channel.sendall(f"{me}\n".encode())
+    answer = channel.recv(400).decode(errors="replace").strip()
+    if answer != "held":
+        raise OperationError(
+            f"{host.name}: another deploy is running ({answer or 'its name is not known'}). "
+            "Wait until it has ended, then run deploy again."
+        )
+    _held[host.name] = channel

@@ -1,0 +1,130 @@
+"""systemd units: enabled, running, and younger than what they read.
+
+Whether to restart is decided by state, not by "something changed in this run": a run that died between writing and
+restarting is healed by the next one (DESIGN §3.9).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from pyinfra import host
+from pyinfra.api import FactBase, QuoteString, StringCommand, operation
+
+from roles.lib import Commands
+
+# systemd does not say when a unit was last reloaded; /run forgets with the boot, as the unit's own start does.
+STAMPS = "/run/mastodon-gov/reloaded"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit and the files it reads at start.
+
+    `reload`: a reload is enough for what it reads; its own unit file and drop-ins always need a restart.
+    `check`: a command that must pass before it is restarted or reloaded. `masked`: stopped, and nobody can start it.
+    """
+
+    name: str
+    reads: tuple[str, ...] = ()
+    reload: bool = False
+    check: str | None = None
+    masked: bool = False
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Properties of each unit by any of its names, and times of change by path (seconds since 1970)."""
+
+    units: dict[str, dict[str, str]] = field(default_factory=dict)
+    times: dict[str, float] = field(default_factory=dict)
+
+    def newest(self, paths: list[str]) -> float:
+        """When the youngest of these files changed; 0 where none exists."""
+        return max((self.times.get(path, 0.0) for path in paths), default=0.0)
+
+
+class UnitStates(FactBase[Observed]):
+    """State of the asked units and times of all unit files and of the given files; one command for all."""
+
+    default = Observed
+
+    def command(self, names: list[str], paths: list[str]) -> StringCommand:
+        """Links count by their own time and by their target's: a switched certificate is a changed one."""
+        script = (
+            "systemctl show --timestamp=us+utc -p Id,Names,ActiveState,UnitFileState,LoadState,NeedDaemonReload,"
+            'InactiveExitTimestamp,FragmentPath,DropInPaths -- $1 2>/dev/null; echo "=times"; shift; '
+            f"find /etc/systemd/system {STAMPS} -type f -printf '%T@ %p\\n' 2>/dev/null; "
+            'for p; do stat -c "%.6Y $p" -- "$p"; stat -L -c "%.6Y $p" -- "$p"; done 2>/dev/null; true'
+        )
+        listed = (QuoteString(path) for path in paths)
+        return StringCommand("sh -c", QuoteString(script), "sh", QuoteString(" ".join(names)), *listed)
+
+    def process(self, output: list[str]) -> Observed:
+        """Blocks of KEY=value with empty lines between, then lines of `time path`."""
+        split = output.index("=times")
+        times: dict[str, float] = {}
+        for line in output[split + 1 :]:
+            when, path = line.split(" ", 1)
+            times[path] = max(times.get(path, 0.0), float(when))
+        blocks = "\n".join(output[:split]).split("\n\n")
+        found = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in blocks]
+        return Observed({name: unit for unit in found for name in unit.get("Names", "").split()}, times)
+
+
+def _seconds(stamp: str) -> float:
+    """`Sat 2026-11-21 13:26:58.123456 UTC` as seconds since 1970; empty is never."""
+    if not stamp:
+        return 0.0
+    return datetime.strptime(stamp[4:], "%Y-%m-%d %H:%M:%S.%f %Z").replace(tzinfo=UTC).timestamp()
+
+
+def actions(unit: Unit, seen: Observed) -> list[str]:
+    """Words for systemctl that settle one unit: of enable, mask, stop, start, restart, reload."""
+    now = seen.units.get(unit.name, {})
+    active = now.get("ActiveState") in ("active", "reloading", "activating")
+    if unit.masked:
+        return [] if now.get("LoadState") == "masked" and not active else ["mask --now"]
+    words = [] if now.get("UnitFileState") in ("enabled", "enabled-runtime", "static", "alias") else ["enable"]
+    own = [now.get("FragmentPath", ""), *now.get("DropInPaths", "").split()]
+    started = _seconds(now.get("InactiveExitTimestamp", ""))
+    if not active:
+        return [*words, "start"]
+    if now.get("NeedDaemonReload") == "yes" or seen.newest(own) > started:
+        return [*words, "restart"]
+    if unit.reload:
+        started = max(started, seen.times.get(f"{STAMPS}/{unit.name}", 0.0))
+    if seen.newest(list(unit.reads)) > started:
+        return [*words, "reload" if unit.reload else "restart"]
+    return words
+
+
+def _command(unit: Unit, word: str) -> StringCommand:
+    """One systemctl call; a start is watched for a unit that dies at once, which systemd calls a success."""
+    name = QuoteString(unit.name)
+    if word in ("enable", "mask --now"):
+        return StringCommand("systemctl", word, name)
+    steps: list[object] = [f"{unit.check} &&"] if unit.check else []
+    # "restart" starts a stopped unit too, and reset-failed clears a start limit that an earlier run may have hit.
+    steps += ["systemctl reset-failed", name, "2>/dev/null; systemctl", word, name]
+    if word == "reload":
+        steps += [f"&& install -d {STAMPS} && touch", QuoteString(f"{STAMPS}/{unit.name}")]
+    else:
+        failed = f"journalctl -n 20 --no-pager -o cat -u {unit.name} >&2; exit 1"
+        steps += ["&& systemctl is-active -q", name, f"|| {{ {failed}; }}"]
+    return StringCommand(*steps)
+
+
+@operation()
+def units(wanted: list[Unit]) -> Commands:
+    """Bring units to run with what is written now; systemd's own view is refreshed first when it is stale."""
+    paths = sorted({path for unit in wanted for path in unit.reads})
+    seen = host.get_fact(UnitStates, names=[unit.name for unit in wanted], paths=paths)
+    if any(seen.units.get(u.name, {}).get("NeedDaemonReload") == "yes" for u in wanted) or any(
+        seen.units.get(u.name, {}).get("LoadState") == "not-found" for u in wanted
+    ):
+        yield StringCommand("systemctl daemon-reload")
+    for unit in wanted:
+        for word in actions(unit, seen):
+            yield _command(unit, word)
