@@ -192,9 +192,10 @@ class Instance(Part):
     database: Database = Database()
     mastodon: Application = Application()
     updates: Updates = Updates()
-    # The next two come from organisations.yaml and addresses.yaml beside instance.yaml.
+    # The next three come from organisations.yaml, addresses.yaml and the files named in network.trusted_ca_files.
     organisations: tuple[Organisation, ...] = Field(min_length=1)
     addresses: dict[str, tuple[Address, ...]] = {}
+    trusted_ca: tuple[str, ...] = ()
 
     @property
     def staff_domains(self) -> tuple[str, ...]:
