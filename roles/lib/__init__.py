@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from pyinfra.api import StringCommand
+from pyinfra.api import FunctionCommand, StringCommand
 
-Commands = Generator[StringCommand, None, None]
+Commands = Generator[StringCommand | FunctionCommand, None, None]

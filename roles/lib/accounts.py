@@ -9,6 +9,9 @@ from pyinfra.api import FactBase, QuoteString, StringCommand, operation
 
 from roles.lib import Commands
 
+# Root owns what may sign in: an account cannot add a key for itself (sshd's AuthorizedKeysFile points here).
+KEYS = "/etc/ssh/keys"
+
 
 @dataclass(frozen=True)
 class Account:

@@ -16,6 +16,10 @@ from roles.lib import Commands
 
 # systemd does not say when a unit was last reloaded; /run forgets with the boot, as the unit's own start does.
 STAMPS = "/run/mastodon-gov/reloaded"
+PROPERTIES = (
+    "Id,Names,ActiveState,UnitFileState,LoadState,NeedDaemonReload,ConditionResult,ConditionTimestamp,"
+    "InactiveExitTimestamp,FragmentPath,DropInPaths"
+)
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,7 @@ class UnitStates(FactBase[Observed]):
     def command(self, names: list[str], paths: list[str]) -> StringCommand:
         """Links count by their own time and by their target's: a switched certificate is a changed one."""
         script = (
-            "systemctl show --timestamp=us+utc -p Id,Names,ActiveState,UnitFileState,LoadState,NeedDaemonReload,"
-            'InactiveExitTimestamp,FragmentPath,DropInPaths -- $1 2>/dev/null; echo "=times"; shift; '
+            f"systemctl show --timestamp=us+utc -p {PROPERTIES} -- $1 2>/dev/null; echo '=times'; shift; "
             f"find /etc/systemd/system {STAMPS} -type f -printf '%T@ %p\\n' 2>/dev/null; "
             'for p; do stat -c "%.6Y $p" -- "$p"; stat -L -c "%.6Y $p" -- "$p"; done 2>/dev/null; true'
         )
@@ -90,7 +93,7 @@ def actions(unit: Unit, seen: Observed) -> list[str]:
     own = [now.get("FragmentPath", ""), *now.get("DropInPaths", "").split()]
     started = _seconds(now.get("InactiveExitTimestamp", ""))
     if not active:
-        return [*words, "start"]
+        return words if _skipped(now) else [*words, "start"]
     if now.get("NeedDaemonReload") == "yes" or seen.newest(own) > started:
         return [*words, "restart"]
     if unit.reload:
@@ -98,6 +101,11 @@ def actions(unit: Unit, seen: Observed) -> list[str]:
     if seen.newest(list(unit.reads)) > started:
         return [*words, "reload" if unit.reload else "restart"]
     return words
+
+
+def _skipped(now: dict[str, str]) -> bool:
+    """Whether systemd looked and found that this unit is not for this machine (a clock in a container)."""
+    return now.get("ConditionResult") == "no" and bool(now.get("ConditionTimestamp"))
 
 
 def _command(unit: Unit, word: str) -> StringCommand:
@@ -112,7 +120,8 @@ def _command(unit: Unit, word: str) -> StringCommand:
         steps += [f"&& install -d {STAMPS} && touch", QuoteString(f"{STAMPS}/{unit.name}")]
     else:
         failed = f"journalctl -n 20 --no-pager -o cat -u {unit.name} >&2; exit 1"
-        steps += ["&& systemctl is-active -q", name, f"|| {{ {failed}; }}"]
+        skipped = f"[ $(systemctl show -P ConditionResult {unit.name}) = no ]"
+        steps += ["&& systemctl is-active -q", name, f"|| {skipped} || {{ {failed}; }}"]
     return StringCommand(*steps)
 
 

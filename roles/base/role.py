@@ -1,0 +1,67 @@
+"""What every host has: people, time, logs with a limit, security upgrades, kernel settings."""
+
+from __future__ import annotations
+
+from pyinfra.api import deploy
+
+from mastodon_gov.instance import Node
+from roles.lib.accounts import Account, accounts
+from roles.lib.files import Directory, Entry
+from roles.lib.packages import packages
+from roles.lib.render import managed
+from roles.lib.settle import settle
+from roles.lib.units import Unit
+
+PACKAGES = ["ca-certificates", "chrony", "python3", "sudo", "unattended-upgrades", "zstd"]
+GROUPS = ["mfg-admin", "mfg-deploy"]
+
+UNITS = [
+    Unit("systemd-sysctl.service", reads=("/etc/sysctl.d/60-mfg.conf",)),
+    Unit("systemd-journald.service", reads=("/etc/systemd/journald.conf.d/60-mfg.conf",)),
+    Unit("chrony.service", reads=("/etc/chrony/chrony.conf",)),
+    Unit("apt-daily-upgrade.timer"),
+]
+
+
+# nft looks names up when it loads its rules, so these exist before them; Debian's packages take accounts that exist.
+SERVICES = [
+    Account("mastodon", "/var/lib/mastodon"),
+    Account("mastodon-owner", "/var/lib/mastodon", ("mastodon",)),
+    Account("postgres", "/var/lib/postgresql", shell="/bin/bash"),
+]
+
+
+def people(node: Node) -> list[Account]:
+    """The deploy account, and the administrators of the instance."""
+    declared = [
+        Account(person.name, f"/home/{person.name}", ("mfg-admin",), "/bin/bash", system=False)
+        for person in node.instance.access.administrators
+    ]
+    return [Account("deploy", "/home/deploy", ("mfg-deploy",), "/bin/bash", system=False), *declared]
+
+
+def files(node: Node) -> list[Entry]:
+    """Settings that belong to no other role."""
+    dropin = "/etc/systemd/system/apt-daily-upgrade.timer.d"
+    return [
+        Directory("/var/lib/mastodon-gov", mode=0o700),
+        Directory("/usr/local/lib/mastodon-gov"),
+        Directory("/etc/systemd/journald.conf.d"),
+        Directory(dropin),
+        managed("base/etc/sysctl.d/60-mfg.conf", "/etc/sysctl.d/60-mfg.conf", node),
+        managed("base/etc/systemd/journald.conf.d/60-mfg.conf", "/etc/systemd/journald.conf.d/60-mfg.conf", node),
+        managed("base/etc/apt/apt.conf.d/60-mfg", "/etc/apt/apt.conf.d/60-mfg", node),
+        managed("base/etc/systemd/system/apt-daily-upgrade.timer.d/60-mfg.conf", f"{dropin}/60-mfg.conf", node),
+        managed("base/etc/chrony/chrony.conf", "/etc/chrony/chrony.conf", node),
+        managed(
+            "base/etc/sudoers.d/10-mfg", "/etc/sudoers.d/10-mfg", node, mode=0o440, validate="/usr/sbin/visudo -cqf"
+        ),
+    ]
+
+
+@deploy("Base")
+def base(node: Node) -> None:
+    """Packages first: the files of one may not exist before it."""
+    packages(name="Install packages", names=PACKAGES)
+    accounts(name="Settle people", wanted=[*SERVICES, *people(node)], groups=GROUPS, only=("mfg-admin",))
+    settle(files=files(node), units_=UNITS)

@@ -1,0 +1,49 @@
+"""OpenSSH: keys only, named groups only, no root; a change that would lock us out is taken back."""
+
+from __future__ import annotations
+
+from pyinfra.api import deploy
+
+from mastodon_gov.instance import Node
+from roles.lib.accounts import KEYS
+from roles.lib.confirmed import confirmed_file
+from roles.lib.files import Directory, Entry, ManagedFile, managed_files
+from roles.lib.packages import packages
+from roles.lib.render import managed
+from roles.lib.units import Unit, units
+
+PACKAGES = ["openssh-server"]
+UNITS = [Unit("ssh.service")]
+CONFIG = "/etc/ssh/sshd_config.d/10-mfg.conf"
+
+
+def keys(node: Node) -> list[Entry]:
+    """One file of keys for each account that may sign in, owned by root."""
+    people = {person.name: person.keys for person in node.instance.access.administrators}
+    listed = {"deploy": node.instance.access.deploy_keys, **people}
+    return [ManagedFile(f"{KEYS}/{name}", "\n".join(lines) + "\n") for name, lines in listed.items()]
+
+
+def files(node: Node) -> list[Entry]:
+    """What must be in place before sshd may be told to look only there."""
+    return [Directory(KEYS), *keys(node), managed("ssh/etc/issue.net", "/etc/issue.net", node)]
+
+
+def config(node: Node) -> ManagedFile:
+    """sshd's settings, checked by sshd itself before they are put in place."""
+    return managed("ssh/etc/ssh/sshd_config.d/10-mfg.conf", CONFIG, node, mode=0o600, validate="/usr/sbin/sshd -t -f")
+
+
+@deploy("SSH")
+def ssh(node: Node) -> None:
+    """Keys before the setting that makes sshd read them."""
+    packages(name="Install packages", names=PACKAGES)
+    managed_files(name="Write keys", entries=files(node))
+    confirmed_file(
+        name="Close SSH, and open it again unless we can still sign in",
+        file=config(node),
+        apply="systemctl reload ssh.service",
+        live="sshd -T | sort",
+        unit="mfg-ssh",
+    )
+    units(name="Run units", wanted=UNITS)
