@@ -8,6 +8,7 @@ from pyinfra.api import deploy
 
 from mastodon_gov.instance import Node
 from mastodon_gov.instance.flows import PRIVATE, Flow, outgoing, split
+from mastodon_gov.instance.model import Network
 from roles.lib.confirmed import confirmed_file
 from roles.lib.files import ManagedFile
 from roles.lib.packages import packages
@@ -32,7 +33,7 @@ def rules(flow: Flow) -> list[str]:
     if not flow.to:
         return [f"{who}ip daddr != @private4 {what}", f"{who}ip6 daddr != @private6 {what}"]
     v4, v6 = split(flow.to)
-    named = [("ip", v4), ("ip6", v6)]
+    named: list[tuple[str, Sequence[Network]]] = [("ip", v4), ("ip6", v6)]
     return [f"{who}{family} daddr {{ {', '.join(map(str, nets))} }} {what}" for family, nets in named if nets]
 
 

@@ -1,0 +1,143 @@
+"""PostgreSQL 17 from Debian: a cluster with checksums, a role that migrates and one that reads and writes."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+from pyinfra import host
+from pyinfra.api import FactBase, QuoteString, StringCommand, deploy, operation
+
+from mastodon_gov.instance import Node
+from mastodon_gov.instance.flows import reachable
+from mastodon_gov.instance.flows import reaches_public as public
+from roles.lib import Commands
+from roles.lib.files import Directory, Entry, ManagedFile, managed_files
+from roles.lib.packages import packages
+from roles.lib.render import managed
+from roles.lib.settle import settle
+from roles.lib.units import Unit
+
+# pgbackrest is here because the archiver runs inside PostgreSQL's unit, whose sandbox names its directories.
+PACKAGES = ["postgresql-17", "postgresql-client-17", "pgbackrest"]
+CLUSTER = "/etc/postgresql/17/main"
+DATA = "/var/lib/postgresql/17/main"
+MAKING = "/var/lib/postgresql/17-main.making"
+FILES = Path(__file__).parent / "files"
+UNIT = "postgresql@17-main.service"
+UNITS = [
+    Unit(UNIT, reads=(f"{CLUSTER}/conf.d/60-mfg.conf",)),
+    Unit(UNIT, reads=(f"{CLUSTER}/pg_hba.conf", f"{CLUSTER}/pg_ident.conf"), reload=True),
+]
+SETTLED = {
+    "roles": {"mastodon": True, "mastodon_owner": True},
+    "database_owner": "mastodon_owner",
+    "public_may_connect": False,
+    "checksums": True,
+}
+
+
+class MemoryMiB(FactBase[int]):
+    """Memory of the host in MiB; a container shows its host's, so `database.memory` may override it."""
+
+    default = int
+
+    def command(self) -> str:
+        """From the kernel."""
+        return "awk '/^MemTotal/ {print int($2/1024)}' /proc/meminfo"
+
+    def process(self, output: list[str]) -> int:
+        """One number."""
+        return int(output[0])
+
+
+class DatabaseState(FactBase[dict[str, object]]):
+    """What the running server says of roles and database; empty while there is none."""
+
+    default = dict
+
+    def command(self) -> StringCommand:
+        """As postgres, over the socket."""
+        sql = (FILES / "database_state.sql").read_text()
+        return StringCommand("runuser -u postgres -- psql -qtAX -c", QuoteString(sql), "2>/dev/null; true")
+
+    def process(self, output: list[str]) -> dict[str, object]:
+        """One JSON document."""
+        found: dict[str, object] = json.loads("".join(output) or "{}")
+        return found
+
+
+class ClusterReady(FactBase[bool]):
+    """Whether the cluster was made to its end."""
+
+    default = bool
+
+    def command(self) -> str:
+        """A marker stands while the cluster is being made; see `cluster`."""
+        return f"[ -s {DATA}/PG_VERSION ] && [ ! -e {MAKING} ] && echo y; true"
+
+    def process(self, output: list[str]) -> bool:
+        """`y` or nothing."""
+        return output == ["y"]
+
+
+def cluster_files() -> list[Entry]:
+    """What must be there before the package: Debian would make a cluster without checksums and start it."""
+    settings = "create_main_cluster = false\ninitdb_options = '--data-checksums'\n"
+    return [
+        Directory("/etc/postgresql-common/createcluster.d"),
+        ManagedFile("/etc/postgresql-common/createcluster.d/60-mfg.conf", settings),
+    ]
+
+
+def files(node: Node, memory: int) -> list[Entry]:
+    """The cluster's configuration and the sandbox of its unit. `memory` is in MiB."""
+    dropin = "/etc/systemd/system/postgresql@.service.d"
+    owned = partial(managed, user="postgres", group="postgres", mode=0o640)
+    sandbox = managed(
+        "postgresql/etc/systemd/system/postgresql@.service.d/60-mfg.conf",
+        f"{dropin}/60-mfg.conf",
+        node,
+        archive_to=reachable(node.instance, "postgres"),
+        archive_public=public(node.instance, "postgres"),
+    )
+    base = "postgresql/etc/postgresql/17/main"
+    return [
+        Directory(dropin),
+        sandbox,
+        owned(f"{base}/conf.d/60-mfg.conf", f"{CLUSTER}/conf.d/60-mfg.conf", node, memory=memory),
+        owned(f"{base}/pg_hba.conf", f"{CLUSTER}/pg_hba.conf", node),
+        owned(f"{base}/pg_ident.conf", f"{CLUSTER}/pg_ident.conf", node),
+    ]
+
+
+@operation()
+def cluster() -> Commands:
+    """Make the cluster, with checksums. One that was left half made was never started and is made anew."""
+    if not host.get_fact(ClusterReady):
+        yield StringCommand(
+            "install -d -o postgres -g postgres -m 755 /var/lib/postgresql && cd / && "
+            f"if [ -e {MAKING} ]; then pg_dropcluster 17 main --stop 2>/dev/null; rm -rf {CLUSTER} {DATA}; fi; "
+            f"touch {MAKING} && pg_createcluster 17 main --locale C.UTF-8 --encoding UTF8 -- --data-checksums && "
+            f"sync && rm {MAKING}"
+        )
+
+
+@operation()
+def database() -> Commands:
+    """Roles, database, extension; only when the running server lacks one of them."""
+    if host.get_fact(DatabaseState) != SETTLED:
+        sql = (FILES / "database.sql").read_text()
+        yield StringCommand("runuser -u postgres -- psql -qX -v ON_ERROR_STOP=1 -f -", _stdin=sql)
+
+
+@deploy("PostgreSQL")
+def postgresql(node: Node) -> None:
+    """Cluster before configuration before start; then what lives in it."""
+    memory = node.instance.database.memory or host.get_fact(MemoryMiB) // 2
+    managed_files(name="Ask for no cluster", entries=cluster_files())
+    packages(name="Install packages", names=PACKAGES)
+    cluster(name="Make the cluster")
+    settle(files=files(node, memory), units_=UNITS)
+    database(name="Make roles and database")
