@@ -25,13 +25,14 @@ def _environment() -> Environment:
     )
 
 
+def text(template: str, **values: object) -> str:
+    """The text of `templates/<template>.j2` with these values and nothing else."""
+    return _environment().get_template(f"{template}.j2").render(**values)
+
+
 def render(template: str, node: Node, **values: object) -> str:
     """The text of `templates/<template>.j2` for this node."""
-    return (
-        _environment()
-        .get_template(f"{template}.j2")
-        .render(node=node, instance=node.instance, secrets=node.secrets, **values)
-    )
+    return text(template, node=node, instance=node.instance, secrets=node.secrets, **values)
 
 
 def managed(  # noqa: PLR0913

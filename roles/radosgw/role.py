@@ -1,0 +1,116 @@
+"""S3 on a host of one's own: radosgw on a Ceph of one monitor, one manager and one OSD, nginx with TLS in front.
+
+One copy on one host: it is as safe as its disk (docs/it-team/radosgw.md). Ceph listens on loopback only.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from pyinfra import host
+from pyinfra.api import FactBase, QuoteString, StringCommand, deploy, operation
+
+from roles.lib import Commands
+from roles.lib.files import Absent, Entry, ManagedFile
+from roles.lib.render import program, text
+from roles.lib.settle import settle
+from roles.lib.units import Unit, units
+
+PACKAGES = ["ceph-base", "ceph-common", "ceph-mgr", "ceph-mon", "ceph-osd", "nginx", "radosgw"]
+CONF = "/etc/ceph/ceph.conf"
+SITE = "/etc/nginx/conf.d/60-mfg-radosgw.conf"
+PROGRAM = "/usr/local/lib/mastodon-gov/ceph-one-host"
+DAEMONS = ("ceph-mon@a.service", "ceph-osd@0.service", "ceph-mgr@a.service", "ceph-radosgw@rgw.a.service")
+# Dependencies of Ceph's packages that fail at every boot or every ten minutes on a host without their hardware or key.
+USELESS = [Unit("nvmf-autoconnect.service", masked=True), Unit("ceph-crash.service", masked=True)]
+NO_BUCKETS, MANY_BUCKETS = -1, 1000
+
+
+@dataclass(frozen=True)
+class User:
+    """An S3 user. Only an owner of buckets may make any: a writer that owns its bucket can undo its lock."""
+
+    uid: str
+    owns_buckets: bool = False
+
+    @property
+    def max_buckets(self) -> int:
+        """The number as Ceph counts it: -1 is none."""
+        return MANY_BUCKETS if self.owns_buckets else NO_BUCKETS
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The S3 service: its DNS name, paths of chain and key on the host, its users, size of its (sparse) file in GiB.
+
+    The size is fixed when the OSD is made.
+    """
+
+    name: str
+    certificate: str
+    key: str
+    users: tuple[User, ...]
+    size: int = 40
+
+
+def files(storage: Storage) -> list[Entry]:
+    """What is written on the host."""
+    site = text("radosgw/nginx.conf", name=storage.name, certificate=storage.certificate, key=storage.key)
+    return [
+        ManagedFile(CONF, text("radosgw/ceph.conf", name=storage.name, size=storage.size)),
+        program("radosgw", "ceph_one_host.py", PROGRAM),
+        ManagedFile(SITE, site),
+        Absent("/etc/nginx/sites-enabled/default"),
+    ]
+
+
+def running(storage: Storage) -> list[Unit]:
+    """What runs when the cluster is made."""
+    proxied = (SITE, storage.certificate, storage.key)
+    front = Unit("nginx.service", reads=proxied, reload=True, check="nginx -t -q")
+    return [*(Unit(name, reads=(CONF,)) for name in DAEMONS), front]
+
+
+class StorageState(FactBase[dict[str, Any]]):
+    """Which parts of the cluster are missing, and how many buckets each user may make."""
+
+    @staticmethod
+    def default() -> dict[str, Any]:
+        """Before the program is there: everything is missing."""
+        return {"missing": ["all"], "users": {}}
+
+    def command(self, uids: list[str]) -> StringCommand:
+        """One call for everything."""
+        return StringCommand(f"[ ! -x {PROGRAM} ] || {PROGRAM} state", *(QuoteString(uid) for uid in uids))
+
+    def process(self, output: list[str]) -> dict[str, Any]:
+        """The last line is JSON."""
+        found: dict[str, Any] = json.loads(output[-1])
+        return found
+
+
+@operation()
+def cluster() -> Commands:
+    """Make what is missing of monitor, OSD, manager and gateway."""
+    if host.get_fact(StorageState, uids=[])["missing"]:
+        yield StringCommand(PROGRAM, "cluster")
+
+
+@operation()
+def users(wanted: list[User]) -> Commands:
+    """Make users and set how many buckets they may make; the gateway makes their keys, and we do not see them."""
+    known = host.get_fact(StorageState, uids=[user.uid for user in wanted])["users"]
+    for user in wanted:
+        if known.get(user.uid) != user.max_buckets:
+            yield StringCommand(PROGRAM, "user", QuoteString(user.uid), str(user.max_buckets))
+
+
+@deploy("S3 storage")
+def radosgw(storage: Storage) -> None:
+    """Packages, files, cluster, daemons, users."""
+    settle(PACKAGES, files(storage), USELESS)
+    cluster(name="Make the cluster")
+    units(name="Run units", wanted=running(storage))
+    users(name="Make users", wanted=list(storage.users))
