@@ -13,9 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from mastodon_gov.errors import Refusal
-from mastodon_gov.lab import reap as reaping
 from mastodon_gov.lab.lab import Lab
-from mastodon_gov.lab.state import DEFAULT_STATE_DIR, MachineSpec, all_labs
+from mastodon_gov.lab.preflight import check_host
+from mastodon_gov.lab.remove import reap as remove_abandoned
+from mastodon_gov.lab.remove import remove_cache, take_down
+from mastodon_gov.lab.state import DEFAULT_STATE_DIR, MachineSpec, Places, all_labs, check_name
 
 DEMO = ("social", "world", "outside")
 
@@ -48,6 +50,9 @@ def up(
     state_dir: Path,
 ) -> None:
     """Make or complete a lab. New labs get social, world and outside unless MACHINES are named."""
+    check_host()
+    for what in remove_abandoned(state_dir):
+        click.echo(f"removed {what}")
     exists = any(p.name == lab_name for p in all_labs(state_dir))
     names = machines or (() if exists else DEMO)
     specs = [MachineSpec(n, layer=layer) for n in names]
@@ -64,10 +69,10 @@ def up(
 @state_option
 def down(cache: bool, lab_name: str, state_dir: Path) -> None:
     """Remove a lab: machines with their data, bridge, firewall tables. A lab that is not there is no error."""
-    if any(p.name == lab_name for p in all_labs(state_dir)):
-        Lab.open(lab_name, state_dir).down()
+    check_host()
+    take_down(Places(state_dir, check_name(lab_name, "lab name")))
     if cache:
-        reaping.remove_cache(state_dir)
+        remove_cache(state_dir)
 
 
 @lab.command()
@@ -165,8 +170,9 @@ def thaw(machine: str, lab_name: str, state_dir: Path) -> None:
 @state_option
 def reap(state_dir: Path) -> None:
     """Remove labs whose process died: temporary ones, and those that were never complete."""
-    for name in reaping.reap(state_dir):
-        click.echo(f"removed {name}")
+    check_host()
+    for what in remove_abandoned(state_dir):
+        click.echo(f"removed {what}")
 
 
 if __name__ == "__main__":

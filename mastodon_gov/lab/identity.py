@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -111,9 +110,8 @@ def write_ssh_files(places: Places, machines: Sequence[Machine]) -> None:
     places.sockets.mkdir(exist_ok=True, mode=0o700)
 
 
-def clear(directory: Path) -> None:
-    """Make the empty directories of a new machine, whatever was left of an earlier attempt."""
-    shutil.rmtree(directory, ignore_errors=True)
+def make_directories(directory: Path) -> None:
+    """Make the empty directories of a new machine."""
     for part in ("upper", "work", "root"):
         (directory / part).mkdir(parents=True)
     (directory / "upper").chmod(0o755)

@@ -9,13 +9,15 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from mastodon_gov.errors import Refusal
-from mastodon_gov.lab.state import locked, write_json
+from mastodon_gov.lab.state import Places, locked, write_json
 
 SUITE = "trixie"
 # What a small Debian server has before we come. Not systemd-resolved: it takes over /etc/resolv.conf.
@@ -74,6 +76,14 @@ class Cache:
                 _unpack(tarball, directory)
         return directory
 
+    def layer_lock(self, name: str) -> AbstractContextManager[None]:
+        """Hold this while a layer is made or replaced."""
+        return locked(self.locks / f".layer-{name}")
+
+    def has_layer(self, name: str) -> bool:
+        """Whether the layer is complete."""
+        return (self.layer(name) / "layer.json").exists()
+
     def layer(self, name: str) -> Path:
         """Where the layer of this name is (or will be)."""
         return self.root / "layers" / name
@@ -81,7 +91,7 @@ class Cache:
     def lowers(self, name: str) -> list[Path]:
         """The directories a machine made from this layer stands on, topmost first."""
         record = self.layer(name) / "layer.json"
-        if not record.exists():
+        if not self.has_layer(name):
             known = sorted(p.parent.name for p in self.root.glob("layers/*/layer.json"))
             raise Refusal(
                 f"there is no layer {name!r}; known layers: {', '.join(known) or 'none'}. "
@@ -103,9 +113,19 @@ class Cache:
         shutil.rmtree(final, ignore_errors=True)
         draft.rename(final)
 
-    def remove(self) -> None:
-        """Remove all bases and layers; the caller has made sure that no machine stands on them."""
-        shutil.rmtree(self.root, ignore_errors=True)
+    def prune(self, labs: Sequence[Places]) -> list[str]:
+        """Remove bases and layers of earlier weeks on which nothing stands; return what was removed."""
+        records = [r for lab in labs for r in lab.machines.glob("*/machine.json")]
+        records += self.root.glob("layers/*/layer.json")
+        used = {Path(p) for r in records for p in json.loads(r.read_text())["lowers"]}
+        week = base_key().partition("-")[0]
+        removed = []
+        for path in (*self.root.glob("bases/*"), *self.root.glob("layers/*")):
+            made = re.search(r"\d{4}w\d\d(?=-)", path.name)
+            if made and made[0] != week and not used & {path, path / "upper"}:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                removed.append(f"image {path.name}")
+        return removed
 
 
 def _build(tarball: Path) -> None:

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shlex
-import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from mastodon_gov.errors import Refusal
 from mastodon_gov.lab import identity, network, preflight
-from mastodon_gov.lab.image import Cache, base_key, layer_key
-from mastodon_gov.lab.machine import Machine, close_socket
-from mastodon_gov.lab.starter import starter
+from mastodon_gov.lab.build import Builder, Say
+from mastodon_gov.lab.image import Cache
+from mastodon_gov.lab.machine import Machine, load_machine, load_machines
+from mastodon_gov.lab.remove import destroy, take_down
 from mastodon_gov.lab.state import (
     DEFAULT_STATE_DIR,
-    KNOWN_INDEXES,
     LabRecord,
     MachineSpec,
     Places,
@@ -28,44 +24,28 @@ from mastodon_gov.lab.state import (
     check_name,
     load_record,
     lock_lab,
-    locked,
     save_record,
-    write_json,
 )
 
-Say = Callable[[str], None]
 
-INSTALL = """set -e
-printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d
-chmod 755 /usr/sbin/policy-rc.d
-export DEBIAN_FRONTEND=noninteractive
-apt-get -q update
-apt-get -qy --no-install-recommends install {packages}
-apt-get clean
-rm /usr/sbin/policy-rc.d
-"""
+def _quiet(_: str) -> None:
+    """Report nothing."""
 
 
 class Lab:
-    """Handle on a lab that exists. It holds the lab's lock only when the lab is ephemeral."""
+    """Handle on a lab that exists; it remembers nothing that the kernel or the disk knows."""
 
-    def __init__(self, places: Places, record: LabRecord, say: Say = lambda _: None) -> None:
+    def __init__(self, places: Places, record: LabRecord, say: Say = _quiet) -> None:
         """Use `Lab.open`, `Lab.up` or `Lab.temporary`."""
         self.places = places
-        self.record = record
-        self.cache = Cache(places.state_dir)
+        self.number = record.number
         self._say = say
-        self._lock: int | None = None
+        self._owned = False
 
     @property
     def name(self) -> str:
         """The lab's name."""
         return self.places.name
-
-    @property
-    def number(self) -> int:
-        """N of 10.89.N.0/24 and fd89:N::/64."""
-        return self.record.number
 
     @property
     def ssh_config(self) -> Path:
@@ -102,10 +82,14 @@ class Lab:
         machines: Sequence[MachineSpec] = (),
         *,
         state_dir: Path = DEFAULT_STATE_DIR,
-        say: Say = lambda _: None,
+        say: Say = _quiet,
     ) -> Lab:
-        """Make the lab, or complete it: running machines stay, stopped ones start, missing ones are made."""
+        """Make the lab, or complete it: running machines stay, stopped ones start, missing ones are made.
+
+        It then belongs to nobody and stays until `down`. Each phase is reported to `say`, with its seconds.
+        """
         places = Places(state_dir, check_name(name, "lab name"))
+        preflight.check_host()
         lock = lock_lab(places)
         try:
             return cls._make(places, machines, ephemeral=False, say=say)
@@ -120,154 +104,68 @@ class Lab:
         machines: Sequence[MachineSpec],
         *,
         state_dir: Path = DEFAULT_STATE_DIR,
-        say: Say = lambda _: None,
+        say: Say = _quiet,
     ) -> Iterator[Lab]:
         """A lab that lives as long as the block; if this process dies, `lab reap` removes the lab."""
         places = Places(state_dir, check_name(name, "lab name"))
+        preflight.check_host()
         lock = lock_lab(places)
         try:
-            lab = cls._make(places, machines, ephemeral=True, say=say)
-            lab._lock = lock
-            yield lab
+            old = load_record(places)
+            if old is not None and not old.ephemeral:
+                raise Refusal(f"lab {name!r} exists and is not a temporary one. Use another name for the new lab.")
+            try:
+                lab = cls._make(places, machines, ephemeral=True, say=say)
+                lab._owned = True
+                yield lab
+            finally:
+                destroy(places)
         finally:
-            destroy(places)
             os.close(lock)
 
     @classmethod
     def _make(cls, places: Places, specs: Sequence[MachineSpec], *, ephemeral: bool, say: Say) -> Lab:
         old = load_record(places)
-        preflight.check(places.state_dir, sum(not _made(places, s.name) for s in specs))
-        others = (load_record(p) for p in all_labs(places.state_dir) if p != places)
-        reserved = {r.number for r in others if r is not None}
+        missing = [s for s in specs if not places.machine_record(s.name).exists()]
+        preflight.check_disk(places.state_dir, len(missing))
         places.machines.mkdir(parents=True, exist_ok=True)
-        number = network.claim(places.root, reserved, old.number if old else None)
-        lab = cls(places, LabRecord(number, ephemeral, old.ready if old else False), say)
-        save_record(places, lab.record)
-        with lab._phase(f"network 10.89.{number}.0/24"):
+        number = network.claim(places.root, _reserved(places), old.number if old else None)
+        record = LabRecord(number, ephemeral, old.ready if old else False)
+        save_record(places, record)
+        builder = Builder(places, number, say)
+        with builder.phase(f"network 10.89.{number}.0/24 and fd89:{number}::/64"):
             network.up(number)
         if warning := network.docker_warning(number):
             say(f"warning: {warning}")
         identity.make_key(places.root_key, f"lab-{places.name}")
-        lab._complete(specs)
-        lab.record = replace(lab.record, ready=True)
-        save_record(places, lab.record)
-        return lab
-
-    def _complete(self, specs: Sequence[MachineSpec]) -> None:
-        """Make the missing machines, then start whatever does not run, all at once."""
-        indexes = self._indexes(specs)
-        for spec in specs:
-            wanted = replace(spec, index=indexes[spec.name])
-            check_same(self.places, wanted)
-            if not _made(self.places, spec.name):
-                self._create(wanted, indexes)
-        identity.write_ssh_files(self.places, self.machines)
-        stopped = [m for m in self.machines if m.group is None]
-        for machine in stopped:
-            machine.start(wait=False)
-        for machine in stopped:
-            with self._phase(f"{machine.name} answers on {machine.address4} and {machine.address6}"):
-                machine.wait_ssh()
-
-    def _indexes(self, specs: Sequence[MachineSpec]) -> dict[str, int]:
-        """Name to last part of the address: as asked, as recorded, as known, or the next free one."""
-        indexes = {m.name: m.index for m in self.machines}
-        for spec in specs:
-            check_name(spec.name, "machine name")
-            free = (i for i in range(20, 200) if i not in indexes.values())
-            default = indexes.get(spec.name) or KNOWN_INDEXES.get(spec.name) or next(free)
-            indexes[spec.name] = spec.index or default
-        if len(set(indexes.values())) < len(indexes):
-            raise Refusal(f"two machines of lab {self.name!r} have the same index: {indexes}. Give each its own.")
-        return indexes
-
-    def _create(self, spec: MachineSpec, indexes: dict[str, int]) -> None:
-        """Make the machine's files. machine.json comes last: without it, the machine is made anew."""
-        lowers = self._lowers(spec)
-        with self._phase(f"machine {spec.name}"):
-            assert spec.index is not None  # noqa: S101 - filled in by _complete
-            directory = self.places.machines / spec.name
-            identity.clear(directory)
-            machine = Machine(self.places, self.number, spec.name, spec.index, spec.volatile, tuple(lowers))
-            resolvers = identity.lab_resolvers(spec.dns, indexes, self.number)
-            identity.write_identity(machine, resolvers)
-            record = {"spec": asdict(spec), "lowers": [str(p) for p in lowers]}
-            write_json(directory / "machine.json", record)
-
-    def _lowers(self, spec: MachineSpec) -> list[Path]:
-        if spec.layer and spec.layer_packages:
-            raise Refusal(f"machine {spec.name}: give either layer or layer_packages, not both.")
-        if spec.layer:
-            return self.cache.lowers(spec.layer)
-        if spec.layer_packages:
-            return self.cache.lowers(self.layer(spec.layer_packages))
-        return [self._base()]
-
-    def _base(self) -> Path:
-        with self._phase("base image"):
-            return self.cache.base()
-
-    def layer(self, packages: Sequence[str]) -> str:
-        """Name of a layer with these packages, made on a machine of its own when it is not there yet."""
-        for package in packages:
-            if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", package):
-                raise Refusal(f"{package!r} is not the name of a Debian package.")
-        name = layer_key(base_key(), packages)
-        with locked(self.cache.locks / f".layer-{name}"):
-            if not (self.cache.layer(name) / "layer.json").exists():
-                self._build_layer(name, packages)
-        return name
-
-    def _build_layer(self, name: str, packages: Sequence[str]) -> None:
-        spec = MachineSpec(f"layer-{name[-8:]}", index=200)
-        self._create(spec, {})
-        machine = self.machine(spec.name)
-        identity.write_ssh_files(self.places, self.machines)
-        try:
-            with self._phase(f"layer {name} with {len(packages)} packages"):
-                machine.start()
-                done = machine.ssh(INSTALL.format(packages=shlex.join(packages)), check=False)
-                if done.returncode:
-                    tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-8:])
-                    raise Refusal(f"the packages of layer {name} could not be installed:\n{tail}")
-                machine.stop()
-                self.cache.keep(machine.directory / "upper", name, machine.lowers)
-        finally:
-            machine.destroy()
+        builder.complete(specs)
+        save_record(places, replace(record, ready=True))
+        return cls(places, record, say)
 
     @property
     def machines(self) -> list[Machine]:
         """All machines of the lab, in the order of their addresses."""
-        found = [self.machine(p.parent.name) for p in self.places.machines.glob("*/machine.json")]
-        return sorted(found, key=lambda m: m.index)
+        return load_machines(self.places, self.number)
 
     def machine(self, name: str) -> Machine:
         """One machine; refuse when the lab has none of this name."""
-        path = self.places.machines / name / "machine.json"
-        if not path.exists():
-            known = ", ".join(sorted(p.parent.name for p in self.places.machines.glob("*/machine.json")))
-            raise Refusal(f"lab {self.name!r} has no machine {name!r}; it has: {known or 'none'}.")
-        data = json.loads(path.read_text())
-        spec = data["spec"]
-        lowers = tuple(Path(p) for p in data["lowers"])
-        return Machine(self.places, self.number, name, spec["index"], spec["volatile"], lowers)
+        return load_machine(self.places, self.number, name)
+
+    def layer(self, packages: Sequence[str]) -> str:
+        """Name of a layer with these packages, for `MachineSpec.layer`; made when it is not there yet."""
+        with self._exclusive():
+            return Builder(self.places, self.number, self._say).layer(packages)
 
     def snapshot(self, name: str, layer: str) -> None:
         """Keep a machine's state as a layer. The machine is shut down for it and started again if it ran."""
         check_name(layer, "layer name")
         machine = self.machine(name)
-        upper = self.cache.layer(layer) / "upper"
-        for places in all_labs(self.places.state_dir):
-            for record in places.machines.glob("*/machine.json"):
-                if str(upper) in json.loads(record.read_text())["lowers"]:
-                    raise Refusal(
-                        f"layer {layer!r} is in use by machine {record.parent.name} of lab {places.name!r} and "
-                        "must not change. Choose another layer name, or remove that lab."
-                    )
-        ran = machine.group is not None
-        with self._phase(f"snapshot of {name} as layer {layer}"):
+        cache = Cache(self.places.state_dir)
+        with self._exclusive(), cache.layer_lock(layer):
+            _refuse_if_used(cache.layer(layer) / "upper", self.places.state_dir)
+            ran = machine.group is not None
             machine.stop()
-            self.cache.keep(machine.directory / "upper", layer, machine.lowers)
+            cache.keep(machine.directory / "upper", layer, machine.lowers)
         if ran:
             machine.start()
 
@@ -287,48 +185,33 @@ class Lab:
 
     def down(self) -> None:
         """Remove machines, bridge, rules, control groups and files; the cache stays."""
-        lock = lock_lab(self.places) if self._lock is None else None
-        destroy(self.places)
-        if lock is not None:
-            os.close(lock)
+        if self._owned:
+            destroy(self.places)
+        else:
+            take_down(self.places)
 
     @contextmanager
-    def _phase(self, what: str) -> Iterator[None]:
-        begin = time.monotonic()
-        yield
-        self._say(f"{time.monotonic() - begin:6.1f} s  {what}")
+    def _exclusive(self) -> Iterator[None]:
+        """Hold the lab's lock, which the owner of an ephemeral lab holds all the time."""
+        lock = None if self._owned else lock_lab(self.places)
+        try:
+            yield
+        finally:
+            if lock is not None:
+                os.close(lock)
 
 
-def _made(places: Places, name: str) -> bool:
-    return (places.machines / name / "machine.json").exists()
+def _reserved(places: Places) -> set[int]:
+    """Numbers of the other labs of this state directory, also of those not started since the last reboot."""
+    records = (load_record(p) for p in all_labs(places.state_dir) if p != places)
+    return {r.number for r in records if r is not None}
 
 
-def check_same(places: Places, spec: MachineSpec) -> None:
-    """Refuse to change a machine that was made differently: its disk cannot follow."""
-    path = places.machines / spec.name / "machine.json"
-    if not path.exists():
-        return
-    made = json.loads(path.read_text())["spec"]
-    wanted = json.loads(json.dumps(asdict(spec)))
-    for key in wanted:
-        if made[key] != wanted[key]:
-            raise Refusal(
-                f"machine {spec.name} of lab {places.name!r} was made with {key}={made[key]!r}, and now "
-                f"{wanted[key]!r} is asked for. Remove the lab with `mastodon-gov lab down --lab {places.name}` "
-                "and make it anew, or use another lab."
-            )
-
-
-def destroy(places: Places) -> None:
-    """Remove a lab, whatever state it is in. The caller holds its lock; the lock file goes last."""
-    record = load_record(places)
-    if record is not None:
-        from mastodon_gov.lab import cgroups
-
-        for group in starter().groups(f"mfg{record.number}-*"):
-            cgroups.kill(group)
-        for control in places.sockets.glob("*@*"):
-            close_socket(places, control)
-        network.down(record.number)
-    shutil.rmtree(places.root, ignore_errors=True)
-    places.lock.unlink(missing_ok=True)
+def _refuse_if_used(upper: Path, state_dir: Path) -> None:
+    for places in all_labs(state_dir):
+        for record in places.machines.glob("*/machine.json"):
+            if str(upper) in json.loads(record.read_text())["lowers"]:
+                raise Refusal(
+                    f"layer {upper.parent.name!r} is in use by machine {record.parent.name} of lab "
+                    f"{places.name!r} and must not change. Choose another layer name, or remove that lab."
+                )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mastodon_gov.errors import Refusal
 from mastodon_gov.lab import cgroups, network
@@ -33,6 +35,13 @@ class Machine:
     index: int
     volatile: bool
     lowers: tuple[Path, ...]
+
+    @classmethod
+    def from_record(cls, places: Places, number: int, record: dict[str, Any]) -> Machine:
+        """From the content of machine.json."""
+        spec = record["spec"]
+        lowers = tuple(Path(p) for p in record["lowers"])
+        return cls(places, number, spec["name"], spec["index"], spec["volatile"], lowers)
 
     @property
     def id(self) -> str:
@@ -190,6 +199,21 @@ class Machine:
             raise Refusal(f"machine {self.name} is still starting. Try again in a moment.")
         clean = ["env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin", "HOME=/root"]
         return ["nsenter", "--all", f"--target={leader}", "--", *clean]
+
+
+def load_machine(places: Places, number: int, name: str) -> Machine:
+    """One machine; refuse when the lab has none of this name."""
+    path = places.machine_record(name)
+    if not path.exists():
+        known = ", ".join(sorted(p.parent.name for p in places.machines.glob("*/machine.json")))
+        raise Refusal(f"lab {places.name!r} has no machine {name!r}; it has: {known or 'none'}.")
+    return Machine.from_record(places, number, json.loads(path.read_text()))
+
+
+def load_machines(places: Places, number: int) -> list[Machine]:
+    """All machines of a lab, in the order of their addresses."""
+    names = [p.parent.name for p in places.machines.glob("*/machine.json")]
+    return sorted((load_machine(places, number, n) for n in names), key=lambda m: m.index)
 
 
 def finish(argv: Sequence[str], stdin: str | None, check: bool, timeout: float | None) -> Result:

@@ -100,18 +100,28 @@ def choose_number(taken: list[IPv4Network], reserved: set[int]) -> int:
     )
 
 
+def claims() -> dict[int, Path]:
+    """The numbers in use on this host since its start, and the directory of the lab that uses each."""
+    return {int(p.name): Path(p.read_text()) for p in RUN.glob("[0-9]*")}
+
+
+def claims_of(lab_root: Path) -> set[int]:
+    """The numbers a lab has claimed: one, or none."""
+    return {number for number, root in claims().items() if root == lab_root}
+
+
 def claim(lab_root: Path, reserved: set[int], wanted: int | None = None) -> int:
     """Reserve a number for a lab on this host; a number the lab already has stays, unless another lab took it."""
     with locked(RUN / "lock"):
-        claims = {int(p.name): p.read_text() for p in RUN.glob("[0-9]*")}
-        if wanted is not None and claims.get(wanted, str(lab_root)) != str(lab_root):
+        taken = claims()
+        if wanted is not None and taken.get(wanted, lab_root) != lab_root:
             raise Refusal(
                 f"the addresses 10.89.{wanted}.0/24 of the lab in {lab_root} are now used by the lab in "
-                f"{claims[wanted]}. Remove one of them with `mastodon-gov lab down`."
+                f"{taken[wanted]}. Remove one of them with `mastodon-gov lab down`."
             )
         addresses = json.loads(run("ip", "-j", "addr"))
         routes = json.loads(run("ip", "-j", "-4", "route"))
-        number = wanted or choose_number(taken_networks(addresses, routes), reserved | claims.keys())
+        number = wanted or choose_number(taken_networks(addresses, routes), reserved | taken.keys())
         (RUN / str(number)).write_text(str(lab_root))
         return number
 

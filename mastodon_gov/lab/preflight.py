@@ -33,8 +33,8 @@ def missing_packages() -> list[str]:
     ]
 
 
-def check(state_dir: Path, new_machines: int) -> None:
-    """Refuse when a lab cannot be started here."""
+def check_host() -> None:
+    """Refuse when this user or this host cannot start machines."""
     if os.geteuid() != 0:
         raise Refusal(
             "the lab needs root, because it mounts file systems and makes network interfaces; this is user id "
@@ -44,7 +44,6 @@ def check(state_dir: Path, new_machines: int) -> None:
         names = " ".join(missing)
         raise Refusal(f"the lab needs Debian packages that are missing here: {names}. Run: apt-get install {names}")
     _check_kernel()
-    _check_disk(state_dir, new_machines)
 
 
 def _check_kernel() -> None:
@@ -60,7 +59,8 @@ def _check_kernel() -> None:
         )
 
 
-def _check_disk(state_dir: Path, new_machines: int) -> None:
+def check_disk(state_dir: Path, new_machines: int) -> None:
+    """Refuse when the place for machines cannot hold them."""
     state_dir.mkdir(parents=True, exist_ok=True)
     kind = subprocess.run(
         ["stat", "-f", "-c", "%T", str(state_dir)], capture_output=True, text=True, check=True

@@ -70,6 +70,10 @@ class Places:
     def machines(self) -> Path:
         return self.root / "machines"
 
+    def machine_record(self, name: str) -> Path:
+        """Exists when the machine's files are complete."""
+        return self.machines / name / "machine.json"
+
     @property
     def ssh_config(self) -> Path:
         return self.root / "ssh_config"
