@@ -1,0 +1,48 @@
+"""The command `mastodon-gov`: every verb that is not a deploy, and the deploy with progress."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mastodon_gov.deploying import deploy, plan
+from mastodon_gov.errors import Refusal
+from mastodon_gov.lab.cli import lab
+
+
+class Sentences(click.Group):
+    """Turns a refusal into its sentence on stderr and exit code 1; no traceback for what a person can mend."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a verb."""
+        try:
+            return super().invoke(ctx)
+        except Refusal as refusal:
+            click.echo(str(refusal), err=True)
+            sys.exit(1)
+
+
+@click.group(cls=Sentences)
+@click.option(
+    "--instance",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    default=Path("inventories/demo"),
+    show_default=True,
+    help="Directory of the instance: instance.yaml, inventory.py, secrets.age …",
+)
+@click.version_option(package_name="mastodon-gov")
+@click.pass_context
+def main(ctx: click.Context, instance: Path) -> None:
+    """Install and operate a hardened, staff-only Mastodon."""
+    ctx.obj = instance.resolve()
+
+
+for verb in (deploy, plan, lab):
+    main.add_command(verb)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""The verbs `deploy` and `plan`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from mastodon_gov.runner import Run, last_words, run_pyinfra
+
+# Exit codes of a run (issue 3 §8); 2, wrong usage, is click's.
+CLEAN, FAILED, DRIFT, NO_HOST = 0, 1, 3, 4
+
+
+class Progress:
+    """One line a role: what it did and how long. On a terminal the role at work shows its current operation."""
+
+    def __init__(self, console: Console, dry: bool) -> None:
+        self.console, self.dry = console, dry
+        self.role, self.seconds, self.changed = "", 0.0, 0
+        self.status = console.status("connecting") if console.is_terminal else None
+        if self.status:
+            self.status.start()
+
+    def __call__(self, line: dict[str, Any]) -> None:
+        """Take one operation's report."""
+        role = line["role"] or line["operation"]
+        if role != self.role:
+            self.close_role()
+            self.role = role
+        self.seconds += line["seconds"]
+        self.changed += line["changed"]
+        if self.status:
+            self.status.update(f"{role}: {line['operation']}")
+
+    def close_role(self) -> None:
+        """Print the line of the role that has ended."""
+        if self.role:
+            changed = f"[yellow]{self.changed} changed[/]" if self.changed else "[green]settled[/]"
+            self.console.print(f"{self.role:<20} {changed:<24} {self.seconds:6.1f} s", highlight=False)
+        self.role, self.seconds, self.changed = "", 0.0, 0
+
+    def end(self) -> None:
+        """The run is over."""
+        self.close_role()
+        if self.status:
+            self.status.stop()
+
+
+def _run(instance: Path, dry: bool, limit: str | None, verbose: int, as_json: bool) -> Run:
+    console = Console(stderr=as_json, quiet=as_json, soft_wrap=True)
+    progress = Progress(console, dry)
+    try:
+        return run_pyinfra(instance, dry=dry, limit=limit, verbose=verbose, on_progress=progress)
+    finally:
+        progress.end()
+
+
+def _end(run: Run, as_json: bool, verb: str) -> int:
+    """Print the summary; returns the exit code of a run without drift rules."""
+    if as_json:
+        told = {"changes": run.changes, "failed": run.failed, "hosts": run.hosts, "commands": run.commands}
+        click.echo(json.dumps(told | {"seconds": round(run.seconds, 2)}))
+    if run.failed:
+        click.echo(f"{verb} failed on {', '.join(run.failed)}:\n{last_words(run.log, 25)}", err=True)
+        return FAILED
+    if not run.hosts:
+        click.echo(f"{verb} reached no host: --limit matches none, or the inventory is empty.", err=True)
+        return NO_HOST
+    if not as_json:
+        click.echo(
+            f"{len(run.changes)} operations changed on {run.hosts} host(s), {run.commands} remote commands, "
+            f"{run.seconds:.1f} s"
+        )
+    return CLEAN
+
+
+run_options = (
+    click.option("--limit", help="Only this host or group."),
+    click.option("-v", "verbose", count=True, help="Show pyinfra's own log (-v, -vv); it never shows a secret."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."),
+)
+
+
+@click.command()
+@run_options[0]
+@run_options[1]
+@run_options[2]
+@click.pass_obj
+def deploy(instance: Path, limit: str | None, verbose: int, as_json: bool) -> None:
+    """Bring the hosts to what the instance says. Changes the hosts; a second run changes nothing.
+
+    Exit: 0 clean, 1 failed, 2 wrong usage, 4 no host reached.
+    """
+    run = _run(instance, False, limit, verbose, as_json)
+    if verbose:
+        click.echo(run.log, err=True)
+    sys.exit(_end(run, as_json, "deploy"))
+
+
+@click.command()
+@run_options[0]
+@run_options[1]
+@run_options[2]
+@click.pass_obj
+def plan(instance: Path, limit: str | None, verbose: int, as_json: bool) -> None:
+    """Say what a deploy would change. Writes nothing on any host.
+
+    Exit: 0 nothing to do, 1 failed, 2 wrong usage, 3 a deploy would change something, 4 no host reached.
+    """
+    run = _run(instance, True, limit, verbose, as_json)
+    if verbose:
+        click.echo(run.log, err=True)
+    code = _end(run, as_json, "plan")
+    if not as_json:
+        for change in run.changes:
+            click.echo(f"  would change: {change}")
+    sys.exit(code or (DRIFT if run.changes else CLEAN))

@@ -1,0 +1,101 @@
+"""Runs pyinfra as a program and trusts what it reports, not its exit code.
+
+0 does not mean deployed: pyinfra also ends with 0 when no host matched or when it was interrupted
+(`reference/pyinfra-craft.md` §1.7, §1.9). What counts is the report: it is there, it names the hosts, none failed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mastodon_gov.errors import Refusal
+
+ROOT = Path(__file__).resolve().parents[1]
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run did. `changes` are operations that changed (or, planned, would change) a host."""
+
+    changes: tuple[str, ...]
+    failed: tuple[str, ...]
+    hosts: int
+    commands: int
+    seconds: float
+    log: str
+
+
+def run_pyinfra(
+    instance: Path, *, dry: bool, limit: str | None, verbose: int, on_progress: Callable[[dict[str, Any]], None]
+) -> Run:
+    """Deploy the instance of this directory, or (`dry`) say what a deploy would do; `seconds` is wall time.
+
+    Raises Refusal when pyinfra gave no report: then nothing is known, and its log says why.
+    """
+    reader, writer = os.pipe()
+    began = time.monotonic()
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            _words(instance, dry, limit, verbose, writer),
+            cwd=ROOT,
+            # Off, because its spinner can hang a run at "Connecting" (pyinfra-craft §3).
+            env=os.environ | {"PYINFRA_PROGRESS": "off", "PYTHONPATH": str(ROOT)},
+            pass_fds=(writer,),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=log,
+        )
+        os.close(writer)
+        with os.fdopen(reader) as lines:
+            commands = _follow(lines, on_progress)
+        code = process.wait()
+        out.seek(0), log.seek(0)
+        report, text = out.read(), COLOURS.sub("", log.read())
+    return _read(report, text, code, commands, time.monotonic() - began)
+
+
+def _words(instance: Path, dry: bool, limit: str | None, verbose: int, descriptor: int) -> list[str]:
+    words = [sys.executable, "-m", "pyinfra", str(instance / "inventory.py"), str(ROOT / "deploy.py"), "--json"]
+    words += ["--dry"] if dry else ["-y"]
+    words += ["--data", f"progress_fd={descriptor}"]
+    words += ["--limit", limit] if limit else []
+    return [*words, f"-{'v' * verbose}"] if verbose else words
+
+
+def _follow(lines: Iterable[str], on_progress: Callable[[dict[str, Any]], None]) -> int:
+    """Pass each line on; returns the number of remote commands so far."""
+    commands = 0
+    for line in lines:
+        progress = json.loads(line)
+        commands = progress["commands"]
+        on_progress(progress)
+    return commands
+
+
+def _read(report: str, log: str, code: int, commands: int, seconds: float) -> Run:
+    try:
+        told = json.loads(report)
+    except ValueError:
+        raise Refusal(f"pyinfra ended with {code} and reported nothing. Its last words:\n{last_words(log)}") from None
+    results = told.get("results") or {"operations": [], "failed_hosts": []}
+    planned = [row["name"] for row in told.get("plan", []) if row["hosts_with_change"]]
+    done = [row["name"] for row in results["operations"] if row["success"]]
+    hosts = {name for row in results["operations"] for key in ("success", "error", "no_change") for name in row[key]}
+    failed = {*results.get("failed_hosts", []), *(name for row in results["operations"] for name in row["error"])}
+    return Run(tuple(done or planned), tuple(sorted(failed)), len(hosts), commands, seconds, log)
+
+
+def last_words(log: str, lines: int = 15) -> str:
+    """The end of a log, for a person."""
+    return "\n".join(log.strip().splitlines()[-lines:])

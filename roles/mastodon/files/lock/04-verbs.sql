@@ -1,0 +1,176 @@
+-- The lock in the database, part 4: what the operator's verbs call. Arguments and answers are JSON, so that
+-- addresses travel on stdin and never on a command line. A refusal is an answer: {"refusal": "sentence"},
+-- and nothing was changed.
+
+-- Makes the register hold exactly these domains; returns what was added and removed.
+CREATE OR REPLACE FUNCTION gov.sync_domains(wanted text[]) RETURNS jsonb
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    added text[];
+    removed text[];
+BEGIN
+    IF coalesce(cardinality(wanted), 0) = 0 THEN
+        RAISE 'The register of staff domains cannot be empty: name at least one domain in organisations.yaml.';
+    END IF;
+    WITH gone AS (DELETE FROM gov.staff_domain WHERE domain <> ALL (wanted) RETURNING domain)
+    SELECT coalesce(array_agg(domain ORDER BY domain), '{}') INTO removed FROM gone;
+    WITH new AS (INSERT INTO gov.staff_domain (domain) SELECT DISTINCT unnest(wanted) ON CONFLICT DO NOTHING RETURNING domain)
+    SELECT coalesce(array_agg(domain ORDER BY domain), '{}') INTO added FROM new;
+    RETURN jsonb_build_object('added', added, 'removed', removed);
+END $$;
+
+-- Makes the settings exactly these ({"require_2fa": "true", "inviter": "it-desk"}); a missing key is removed.
+CREATE OR REPLACE FUNCTION gov.sync_settings(wanted jsonb) RETURNS jsonb
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    DELETE FROM gov.setting WHERE NOT wanted ? name;
+    INSERT INTO gov.setting SELECT key, value FROM jsonb_each_text(wanted)
+        ON CONFLICT (name) DO UPDATE SET value = excluded.value;
+    UPDATE public.user_roles SET id = id
+     WHERE EXISTS (SELECT FROM gov.contents() WHERE id = 'require_2fa' AND observed <> '');
+    RETURN (SELECT coalesce(jsonb_object_agg(name, value), '{}') FROM gov.setting);
+END $$;
+
+-- Records the names of the first deployment, or refuses other names later.
+CREATE OR REPLACE FUNCTION gov.record_deployment(local_domain text, web_domain text) RETURNS jsonb
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    first gov.deployment;
+BEGIN
+    INSERT INTO gov.deployment (local_domain, web_domain) VALUES ($1, $2) ON CONFLICT DO NOTHING;
+    SELECT * INTO first FROM gov.deployment;
+    IF (first.local_domain, first.web_domain) IS DISTINCT FROM ($1, $2) THEN
+        RAISE 'This database was deployed with handle domain % and web domain %; the instance now says % and %. '
+              'These names are part of every address ever sent out and cannot change: put the old ones back.',
+              first.local_domain, first.web_domain, $1, $2;
+    END IF;
+    RETURN to_jsonb(first) - 'one';
+END $$;
+
+-- The account in whose name invitations are made, or a sentence why Mastodon would not honour its links.
+CREATE OR REPLACE FUNCTION gov.inviter() RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    wanted text := gov.setting_of('inviter');
+    found record;
+BEGIN
+    SELECT u.id, a.username, u.confirmed_at IS NOT NULL AND u.approved AND NOT u.disabled AND a.suspended_at IS NULL
+           AND NOT a.memorial AND a.moved_to_account_id IS NULL AS active,
+           coalesce((to_jsonb(r) ->> 'require_2fa')::boolean, false) AND NOT u.otp_required_for_login
+           AND NOT EXISTS (SELECT FROM public.webauthn_credentials w WHERE w.user_id = u.id) AS lacks_factor
+      INTO found
+      FROM public.users u JOIN public.accounts a ON a.id = u.account_id
+      LEFT JOIN public.user_roles r ON r.id = coalesce(u.role_id, -99)
+     WHERE a.domain IS NULL
+       AND CASE WHEN wanted IS NULL THEN r.permissions & 1 = 1 ELSE lower(a.username) = lower(wanted) END
+     ORDER BY u.id LIMIT 1;
+    IF found IS NULL THEN
+        RAISE 'No account can invite: % does not exist on this server. Create it, then invite again.',
+            coalesce('the inviter @' || wanted, 'an account with the administrator permission');
+    ELSIF NOT found.active THEN
+        RAISE 'The inviter @% is not an active account, so Mastodon would refuse its links: confirm, approve or '
+              'unfreeze it, or name another inviter in instance.yaml.', found.username;
+    ELSIF found.lacks_factor THEN
+        RAISE 'The inviter @% has no second factor yet, so Mastodon would refuse its links: sign in as @%, set up '
+              'the second factor, then invite again.', found.username, found.username;
+    END IF;
+    RETURN found.id;
+END $$;
+
+-- 16 letters and digits of the alphabet Mastodon itself uses (no 0 1 I O l), from PostgreSQL's strong random.
+CREATE OR REPLACE FUNCTION gov.invite_code() RETURNS text
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    WITH pool AS (SELECT 'abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789' AS letters,
+                         sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())) AS noise)
+    SELECT string_agg(substr(letters, 1 + get_byte(noise, n) % length(letters), 1), '')
+      FROM pool, generate_series(0, 15) n
+$$;
+
+-- The role an invited account gets, by name; the administrator permission is never given by invitation.
+CREATE OR REPLACE FUNCTION gov.invited_role(wanted text) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    ids bigint[] := ARRAY(SELECT id FROM public.user_roles WHERE name = wanted AND id <> -99);
+BEGIN
+    IF cardinality(ids) <> 1 THEN
+        RAISE 'There are % roles named "%" on this server; an invitation needs exactly one.', cardinality(ids), wanted;
+    ELSIF EXISTS (SELECT FROM public.user_roles WHERE id = ids[1] AND permissions & 1 = 1) THEN
+        RAISE 'The role "%" has the administrator permission and cannot be given by invitation: invite without a '
+              'role and let an owner assign it.', wanted;
+    END IF;
+    RETURN ids[1];
+END $$;
+
+CREATE OR REPLACE FUNCTION gov.invitation_answer(invitation gov.invitation, created boolean) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT jsonb_build_object('created', created, 'address', invitation.address, 'code', i.code,
+               'expires_at', invitation.expires_at, 'web_domain', (SELECT web_domain FROM gov.deployment))
+      FROM public.invites i WHERE i.id = invitation.invite_id
+$$;
+
+CREATE OR REPLACE FUNCTION gov.invite(request jsonb) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    target text := lower(request ->> 'address' COLLATE "C");
+    entry gov.invitation;
+    role bigint := NULL;
+    link bigint;
+BEGIN
+    IF gov.is_staff(target) IS NOT TRUE THEN
+        RAISE 'The address % is not a staff address: its domain is not in the register. Add the domain to its '
+              'organisation in organisations.yaml and deploy, or correct the address.', target;
+    ELSIF EXISTS (SELECT FROM public.users WHERE lower(email COLLATE "C") = target) THEN
+        RAISE 'The address % already has an account on this server.', target;
+    ELSIF coalesce(btrim(request ->> 'organisation'), '') = '' OR coalesce(btrim(request ->> 'by'), '') = '' THEN
+        RAISE 'An invitation needs an organisation and the person who invites.';
+    END IF;
+    IF request ->> 'role' <> '' THEN
+        role := gov.invited_role(request ->> 'role');
+    END IF;
+    UPDATE gov.invitation SET revoked_at = now(), revoked_by = 'expired'
+     WHERE address = target AND used_at IS NULL AND revoked_at IS NULL AND expires_at <= now();
+    SELECT * INTO entry FROM gov.invitation WHERE address = target AND used_at IS NULL AND revoked_at IS NULL;
+    IF FOUND AND (entry.organisation, coalesce(entry.role_id, 0)) = (request ->> 'organisation', coalesce(role, 0)) THEN
+        RETURN gov.invitation_answer(entry, false);
+    ELSIF FOUND THEN
+        RAISE 'The address % has an open invitation with another organisation or role: revoke it first.', target;
+    END IF;
+    -- Born expired (not in the ledger yet), opened by the second statement.
+    INSERT INTO public.invites (user_id, code, max_uses, uses, autofollow, expires_at, created_at, updated_at)
+    SELECT gov.inviter(), gov.invite_code(), 1, 0, false, utc, utc, utc FROM (VALUES (now() AT TIME ZONE 'UTC')) t(utc)
+    RETURNING id INTO link;
+    INSERT INTO gov.invitation (address, organisation, role_id, invited_by, why, invite_id, expires_at)
+    VALUES (target, request ->> 'organisation', role, request ->> 'by', coalesce(request ->> 'why', ''), link,
+            now() + interval '72 hours')
+    RETURNING * INTO entry;
+    UPDATE public.invites SET expires_at = entry.expires_at AT TIME ZONE 'UTC' WHERE id = link;
+    RETURN gov.invitation_answer(entry, true);
+EXCEPTION WHEN raise_exception THEN
+    RETURN jsonb_build_object('refusal', SQLERRM);
+END $$;
+
+-- Closes the open invitation of an address; its link is dead at once. Revoking twice changes nothing.
+CREATE OR REPLACE FUNCTION gov.revoke(request jsonb) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    target text := lower(request ->> 'address' COLLATE "C");
+    link bigint;
+BEGIN
+    IF NOT EXISTS (SELECT FROM gov.invitation WHERE address = target) THEN
+        RETURN jsonb_build_object('refusal', format('The address %s was never invited: see the list of invitations.', target));
+    END IF;
+    UPDATE gov.invitation SET revoked_at = now(), revoked_by = request ->> 'by'
+     WHERE address = target AND used_at IS NULL AND revoked_at IS NULL RETURNING invite_id INTO link;
+    UPDATE public.invites SET expires_at = now() AT TIME ZONE 'UTC' WHERE id = link;
+    RETURN jsonb_build_object('revoked', link IS NOT NULL, 'address', target);
+END $$;
+
+CREATE OR REPLACE FUNCTION gov.invitations() RETURNS jsonb
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(jsonb_agg(to_jsonb(v) ORDER BY v.id), '[]') FROM (
+        SELECT i.id, i.address, i.organisation, r.name AS role, i.invited_by AS by, i.why, i.created_at, i.expires_at,
+               CASE WHEN i.used_at IS NOT NULL THEN 'used'
+                    WHEN i.revoked_at IS NOT NULL AND i.revoked_by <> 'expired' THEN 'revoked'
+                    WHEN i.expires_at <= now() OR i.revoked_at IS NOT NULL THEN 'expired' ELSE 'open' END AS state
+          FROM gov.invitation i LEFT JOIN public.user_roles r ON r.id = i.role_id) v
+$$;

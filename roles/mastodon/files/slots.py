@@ -1,0 +1,237 @@
+#!/usr/bin/python3
+"""Run Mastodon in two slots and swap them so that nobody waits.
+
+    slots.py status            what runs, from which release, and whether it is older than what it reads (JSON)
+    slots.py settle RELEASE    make exactly one slot of each kind run RELEASE with today's settings
+    slots.py boot              start the slot that was active before the machine went down
+
+A slot is a link to a release and the working directory of its three units. A process is stale when its release is not
+the wanted one, or when it is older than the files it reads; then the other slot is started, checked, and only then the
+old one stopped. Killed at any point, the next `settle` finishes. Exit 1: a sentence on stderr, the old slot still runs.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import json
+import os
+import subprocess
+import sys
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+
+ROOT = Path("/opt/mastodon")
+KINDS = ("web", "sidekiq", "streaming")
+SLOTS = ("a", "b")
+PORTS = {("web", "a"): 3000, ("web", "b"): 3001, ("streaming", "a"): 4000, ("streaming", "b"): 4001}
+HEALTH = {"web": "/health", "streaming": "/api/v1/streaming/health"}
+READY_WITHIN = 120  # seconds until a new slot must answer
+
+
+class Refused(Exception):
+    """Why the swap did not happen."""
+
+
+def unit(kind: str, slot: str) -> str:
+    return f"mastodon-{kind}@{slot}.service"
+
+
+def show(kind: str, slot: str) -> dict[str, str]:
+    wanted = "ActiveState,SubState,MainPID,InactiveExitTimestamp,FragmentPath,DropInPaths,NeedDaemonReload"
+    done = subprocess.run(
+        ["systemctl", "show", "--timestamp=us+utc", "-p", wanted, unit(kind, slot)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return dict(line.split("=", 1) for line in done.stdout.splitlines())
+
+
+def started(properties: dict[str, str]) -> float:
+    text = properties.get("InactiveExitTimestamp", "")
+    if not text:
+        return 0.0
+    return datetime.strptime(text[4:], "%Y-%m-%d %H:%M:%S.%f %Z").replace(tzinfo=timezone.utc).timestamp()
+
+
+def read_by(kind: str, slot: str, properties: dict[str, str]) -> float:
+    """When the youngest file that this process reads was written."""
+    own = [properties.get("FragmentPath", ""), *properties.get("DropInPaths", "").split()]
+    files = [*own, "/etc/mastodon/mastodon.env", f"/etc/mastodon/{kind}-{slot}.env"]
+    times = [os.stat(path).st_mtime for path in files if path and os.path.exists(path)]
+    link = ROOT / "slot" / slot
+    return max([*times, link.lstat().st_mtime if link.is_symlink() else 0.0])
+
+
+def release_of(slot: str) -> str | None:
+    link = ROOT / "slot" / slot
+    return os.path.basename(os.readlink(link)) if link.is_symlink() else None
+
+
+def status() -> dict[str, dict[str, dict[str, object]]]:
+    found: dict[str, dict[str, dict[str, object]]] = {}
+    for kind in KINDS:
+        for slot in SLOTS:
+            seen = show(kind, slot)
+            since = started(seen)
+            found.setdefault(kind, {})[slot] = {
+                "active": seen["ActiveState"] in ("active", "activating", "reloading", "deactivating"),
+                "ready": seen["ActiveState"] == "active",
+                "release": release_of(slot),
+                "since": since,
+                "pid": int(seen["MainPID"]),
+                "stale": read_by(kind, slot, seen) > since or seen["NeedDaemonReload"] == "yes",
+            }
+    return found
+
+
+def settled(seen: dict[str, dict[str, dict[str, object]]], release: str) -> bool:
+    """Exactly one ready slot of each kind, the same for all, on the release, and none older than what it reads."""
+    active = {kind: [slot for slot in SLOTS if seen[kind][slot]["active"]] for kind in KINDS}
+    if len({tuple(slots) for slots in active.values()}) != 1 or len(active["web"]) != 1:
+        return False
+    slot = active["web"][0]
+    right = all(seen[k][slot]["ready"] and not seen[k][slot]["stale"] for k in KINDS)
+    return right and release_of(slot) == release and current() == (release, slot)
+
+
+def current() -> tuple[str, str] | None:
+    try:
+        return os.path.basename(os.readlink(ROOT / "current")), os.path.basename(os.readlink(ROOT / "active"))
+    except OSError:
+        return None
+
+
+def point(name: str, target: str) -> None:
+    """Switch a link by rename, so that it always points somewhere."""
+    new = ROOT / f"{name}.new"
+    new.unlink(missing_ok=True)
+    new.parent.mkdir(parents=True, exist_ok=True)
+    os.symlink(target, new)
+    os.replace(new, ROOT / name)
+
+
+def systemctl(*words: str) -> bool:
+    return subprocess.run(["systemctl", *words], capture_output=True, check=False).returncode == 0
+
+
+def answers(kind: str, slot: str) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", PORTS[kind, slot], timeout=5)
+    try:
+        connection.request("GET", HEALTH[kind])
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def start(kind: str, slot: str) -> None:
+    """Start and wait until it answers; a slot that does not is stopped again."""
+    systemctl("reset-failed", unit(kind, slot))
+    deadline = time.monotonic() + READY_WITHIN
+    up = systemctl("restart", unit(kind, slot))
+    while up and kind in HEALTH and not answers(kind, slot):
+        if time.monotonic() > deadline or not systemctl("is-active", "-q", unit(kind, slot)):
+            up = False
+        time.sleep(0.1)
+    if up:
+        return
+    log = subprocess.run(
+        ["journalctl", "-n", "15", "--no-pager", "-o", "cat", "-u", unit(kind, slot)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    systemctl("stop", unit(kind, slot))
+    raise Refused(f"{unit(kind, slot)} did not become ready; the old slot still runs. Its last words:\n{log.stdout}")
+
+
+def choose(seen: dict[str, dict[str, dict[str, object]]], release: str) -> str:
+    """The slot to run in next. A slot that is in use is chosen only when it already runs what is wanted."""
+    used = [slot for slot in SLOTS if any(seen[kind][slot]["active"] for kind in KINDS)]
+    for slot in used:
+        running = [kind for kind in KINDS if seen[kind][slot]["active"]]
+        if release_of(slot) == release and not any(seen[kind][slot]["stale"] for kind in running):
+            return slot
+    if len(used) < 2:
+        return "b" if used == ["a"] else "a"
+    # An interrupted swap to another release: first everybody onto the slot that serves, then the other one is free.
+    serving = "a" if seen["web"]["a"]["ready"] else "b"
+    move(serving)
+    return "b" if serving == "a" else "a"
+
+
+def move(slot: str) -> None:
+    """Have this slot alone run every kind; each old one is stopped only when its successor answers."""
+    other = "b" if slot == "a" else "a"
+    for kind in KINDS:
+        seen, old = show(kind, slot), show(kind, other)
+        if kind == "sidekiq" and old["ActiveState"] == "active":
+            systemctl("kill", "--kill-whom=main", "-s", "TSTP", unit(kind, other))  # takes no new jobs from here on
+        if seen["ActiveState"] != "active" or read_by(kind, slot, seen) > started(seen):
+            start(kind, slot)
+        if old["ActiveState"] != "inactive":
+            systemctl("stop", unit(kind, other))
+            systemctl("reset-failed", unit(kind, other))
+
+
+def settle(release: str) -> bool:
+    """Bring everything to this release; returns whether anything had to change."""
+    if not (ROOT / "releases" / release).is_dir():
+        raise Refused(f"{ROOT}/releases/{release} does not exist; install the release first (mastodon-gov deploy).")
+    systemctl("daemon-reload")
+    seen = status()
+    if settled(seen, release):
+        return False
+    before, slot = current(), choose(seen, release)
+    if release_of(slot) != release:
+        point(f"slot/{slot}", f"../releases/{release}")
+    # The new slot's pages name the new files in /packs, so those are served before it answers.
+    if before and before[0] != release:
+        point("previous", f"releases/{before[0]}")
+    point("current", f"releases/{release}")
+    try:
+        move(slot)
+    except Refused:
+        if before and before[0] != release:
+            point("current", f"releases/{before[0]}")
+        raise
+    point("active", f"slot/{slot}")
+    return True
+
+
+def boot() -> None:
+    now = current()
+    if now is None:
+        return  # nothing was ever active here
+    for kind in KINDS:
+        start(kind, now[1])
+
+
+def main(words: list[str]) -> int:
+    os.makedirs("/run/mastodon-gov", exist_ok=True)
+    if words == ["status"]:
+        now = current()
+        print(json.dumps({"kinds": status(), "current": now[0] if now else None, "active": now[1] if now else None}))
+        return 0
+    with open("/run/mastodon-gov/slots.lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            if words == ["boot"]:
+                boot()
+            elif len(words) == 2 and words[0] == "settle":
+                print("swapped" if settle(words[1]) else "settled")
+            else:
+                print(__doc__, file=sys.stderr)
+                return 2
+        except Refused as refusal:
+            print(refusal, file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
