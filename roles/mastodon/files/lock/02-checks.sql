@@ -183,7 +183,7 @@ $$;
 
 -- Everything the running database says about the lock, as one JSON document.
 CREATE OR REPLACE FUNCTION gov.status() RETURNS jsonb
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
     WITH checks AS (
         SELECT * FROM gov.structure() UNION ALL SELECT * FROM gov.surroundings() UNION ALL SELECT * FROM gov.contents()
     ), newest AS (SELECT * FROM gov.version ORDER BY id DESC LIMIT 1)

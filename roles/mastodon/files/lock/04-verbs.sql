@@ -33,7 +33,7 @@ END $$;
 
 -- Records the names of the first deployment, or refuses other names later.
 CREATE OR REPLACE FUNCTION gov.record_deployment(local_domain text, web_domain text) RETURNS jsonb
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
 DECLARE
     first gov.deployment;
 BEGIN
@@ -109,7 +109,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 CREATE OR REPLACE FUNCTION gov.invite(request jsonb) RETURNS jsonb
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
 DECLARE
     target text := lower(request ->> 'address' COLLATE "C");
     entry gov.invitation;
@@ -151,7 +151,7 @@ END $$;
 
 -- Closes the open invitation of an address; its link is dead at once. Revoking twice changes nothing.
 CREATE OR REPLACE FUNCTION gov.revoke(request jsonb) RETURNS jsonb
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
 DECLARE
     target text := lower(request ->> 'address' COLLATE "C");
     link bigint;
@@ -166,7 +166,7 @@ BEGIN
 END $$;
 
 CREATE OR REPLACE FUNCTION gov.invitations() RETURNS jsonb
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
     SELECT coalesce(jsonb_agg(to_jsonb(v) ORDER BY v.id), '[]') FROM (
         SELECT i.id, i.address, i.organisation, r.name AS role, i.invited_by AS by, i.why, i.created_at, i.expires_at,
                CASE WHEN i.used_at IS NOT NULL THEN 'used'

@@ -58,7 +58,7 @@ END $$;
 -- psql variable source: the hash of these files (roles/mastodon/lock.py).
 INSERT INTO gov.version (version, source, digest)
 SELECT 1, :'source', gov.digest()
- WHERE (1, :'source', gov.digest()) IS DISTINCT FROM
+ WHERE (1, :'source'::text, gov.digest()) IS DISTINCT FROM
        (SELECT (version, source, digest) FROM gov.version ORDER BY id DESC LIMIT 1);
 
 DO $$

@@ -1,0 +1,140 @@
+"""Verbs `invite`, `invitations` and `revoke`: the ledger of invitations in the database of the instance.
+
+The work is done by functions of schema gov (roles/mastodon/files/lock/04-verbs.sql), called as
+mastodon_owner. Addresses travel on standard input, never on a command line: `sudo` and the process list of
+the host would keep them.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from mastodon_gov.errors import Refusal
+
+DATABASE = "mastodon_production"
+# Only root may become this user; the peer map lets only this user be mastodon_owner.
+PSQL = [
+    *("runuser", "-u", "mastodon-owner", "--"),
+    *("psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "mastodon_owner", "-d", DATABASE, "-f", "-"),
+]
+
+# Runs a command as root on the host that holds the database, gives it standard input, returns its standard
+# output; raises Refusal when the host cannot be reached or the command fails.
+RunOnHost = Callable[[list[str], str], str]
+
+
+def invite_sql(address: str, organisation: str, role: str | None, by: str, why: str) -> str:
+    """Statement that makes an invitation of one use and 72 hours, or returns the open one."""
+    request = {"address": address, "organisation": organisation, "role": role or "", "by": by, "why": why}
+    return f"SELECT gov.invite({_json_literal(request)});\n"
+
+
+def revoke_sql(address: str, by: str) -> str:
+    """Statement that closes the open invitation of an address."""
+    return f"SELECT gov.revoke({_json_literal({'address': address, 'by': by})});\n"
+
+
+def invitations_sql() -> str:
+    """Statement that lists every invitation ever made, oldest first, without its link."""
+    return "SELECT gov.invitations();\n"
+
+
+def ask(run_on_host: RunOnHost, sql: str) -> Any:
+    """The database's answer; its refusals become ours."""
+    output = run_on_host(PSQL, sql)
+    try:
+        answer = json.loads(output)
+    except ValueError:
+        raise Refusal(
+            f"The database answered the verb with something that is not JSON ({len(output)} characters): run "
+            "`mastodon-gov status` to see whether the lock is installed, then deploy."
+        ) from None
+    if isinstance(answer, dict) and "refusal" in answer:
+        raise Refusal(answer["refusal"])
+    return answer
+
+
+def link(answer: dict[str, Any]) -> str:
+    """The address to hand to the invited person."""
+    if not answer["web_domain"]:
+        raise Refusal(
+            "The invitation exists, but the database does not know the server's web domain yet: deploy first, "
+            "then run the same command again to see the link."
+        )
+    return f"https://{answer['web_domain']}/invite/{answer['code']}"
+
+
+def state_line(entry: dict[str, Any]) -> str:
+    """One invitation as a line for a person."""
+    why = f" ({entry['why']})" if entry["why"] else ""
+    return (
+        f"{entry['state']:8} {entry['address']}  {entry['organisation']}  role {entry['role'] or '-'}  "
+        f"by {entry['by']} {entry['created_at'][:16]}  until {entry['expires_at'][:16]}{why}"
+    )
+
+
+def commands(run_on_host: RunOnHost) -> list[click.Command]:
+    """The three verbs, bound to a way to the host; the lead's command line registers them."""
+    return [_invite_command(run_on_host), _invitations_command(run_on_host), _revoke_command(run_on_host)]
+
+
+def _invite_command(run_on_host: RunOnHost) -> click.Command:
+    @click.command("invite")
+    @click.argument("address")
+    @click.option("--organisation", required=True, help="Organisation the person works for.")
+    @click.option("--role", help="Role the account gets; the administrator permission cannot be given.")
+    @click.option("--why", default="", help="Reason, kept in the ledger.")
+    @click.option("--by", default=getpass.getuser, show_default="your user name", help="Who invites.")
+    def invite(address: str, organisation: str, role: str | None, why: str, by: str) -> None:
+        """Invite one person: makes a link for ADDRESS only, for one use within 72 hours.
+
+        Changes the database: one row in the ledger, one invitation. A moderator approves the account after
+        the person has signed up. An open invitation with the same organisation and role is shown again.
+        """
+        answer = ask(run_on_host, invite_sql(address, organisation, role, by, why))
+        click.echo(link(answer))
+        found = "made" if answer["created"] else "already open"
+        click.echo(f"For {answer['address']} only, {found}, until {answer['expires_at'][:16]} UTC.", err=True)
+
+    return invite
+
+
+def _invitations_command(run_on_host: RunOnHost) -> click.Command:
+    @click.command("invitations")
+    @click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+    def invitations(as_json: bool) -> None:
+        """List every invitation: who, by whom, why, and what became of it. Changes nothing."""
+        entries = ask(run_on_host, invitations_sql())
+        if as_json:
+            click.echo(json.dumps(entries, indent=2))
+            return
+        for entry in entries:
+            click.echo(state_line(entry))
+
+    return invitations
+
+
+def _revoke_command(run_on_host: RunOnHost) -> click.Command:
+    @click.command("revoke")
+    @click.argument("address")
+    @click.option("--by", default=getpass.getuser, show_default="your user name", help="Who revokes.")
+    def revoke(address: str, by: str) -> None:
+        """Close the open invitation of ADDRESS: its link is dead at once. An account is not touched."""
+        answer = ask(run_on_host, revoke_sql(address, by))
+        click.echo(
+            f"The invitation of {answer['address']} is revoked."
+            if answer["revoked"]
+            else f"No invitation of {answer['address']} was open; nothing changed."
+        )
+
+    return revoke
+
+
+def _json_literal(request: dict[str, str]) -> str:
+    """JSON as a SQL literal. ASCII without a quote in it, so that nothing can end the literal early."""
+    return "'" + json.dumps(request).replace("'", "\\u0027") + "'::jsonb"
