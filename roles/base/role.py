@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pyinfra.api import deploy
-
 from mastodon_gov.instance import Node
+from roles.lib import deploy
 from roles.lib.accounts import Account, accounts
 from roles.lib.files import Directory, Entry
 from roles.lib.packages import packages

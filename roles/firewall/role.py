@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pyinfra.api import deploy
-
 from mastodon_gov.instance import Node
 from mastodon_gov.instance.flows import PRIVATE, Flow, outgoing, split
 from mastodon_gov.instance.model import Network
+from roles.lib import deploy
 from roles.lib.confirmed import confirmed_file
 from roles.lib.files import ManagedFile
 from roles.lib.packages import packages

@@ -6,40 +6,47 @@ import json
 import os
 import time
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 from pyinfra import host, state
 from pyinfra.api import BaseStateCallback
+from pyinfra.api.state import State
 
+
+@dataclass
+class _Report:
+    """Where to report, and what has been counted; one for the whole run."""
+
+    descriptor: int | None = None
+    began: float = 0.0
+
+
+_report = _Report()
 _commands: Counter[str] = Counter()
-_reporters: list[_Reporter] = []
 
 
-class _Reporter(BaseStateCallback):  # type: ignore[misc]  # pyinfra.api re-exports the class without its type
+class _Reporter(BaseStateCallback):
     """Writes `{"role", "operation", "changed", "seconds", "commands"}` when an operation has ended on all hosts."""
 
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-        self.began = time.monotonic()
-
-    def operation_start(self, state: Any, op_hash: str) -> None:
+    @staticmethod
+    def operation_start(state: State, op_hash: Any) -> None:
         """Remember when; pyinfra runs one operation at a time."""
-        self.began = time.monotonic()
+        _report.began = time.monotonic()
 
-    def operation_end(self, state: Any, op_hash: str) -> None:
+    @staticmethod
+    def operation_end(state: State, op_hash: Any) -> None:
         """Say what it did."""
-        role, _, operation = sorted(state.op_meta[op_hash].names)[0].partition(" | ")
-        metas = [
-            state.ops[each][op_hash].operation_meta for each in state.activated_hosts if op_hash in state.ops[each]
-        ]
+        role, _, operation = sorted(state.op_meta[op_hash].names)[0].rpartition(" | ")
+        metas = [ops[op_hash].operation_meta for ops in state.ops.values() if op_hash in ops]
         line = {
-            "role": role,
+            "role": role.split(" | ")[0],
             "operation": operation,
             "changed": sum(1 for meta in metas if meta.is_complete() and meta.did_change()),
-            "seconds": round(time.monotonic() - self.began, 3),
+            "seconds": round(time.monotonic() - _report.began, 3),
             "commands": sum(_commands.values()),
         }
-        os.write(self.descriptor, (json.dumps(line) + "\n").encode())
+        os.write(_report.descriptor or 2, (json.dumps(line) + "\n").encode())
 
 
 def _count_commands() -> None:
@@ -50,7 +57,7 @@ def _count_commands() -> None:
         _commands[host.name] += 1
         return ask(*words, **options)
 
-    host.connector.run_shell_command = counted  # type: ignore[method-assign]  # on this host's object only
+    setattr(host.connector, "run_shell_command", counted)  # noqa: B010  # this host's object only, not the class
 
 
 def report_progress() -> None:
@@ -59,6 +66,7 @@ def report_progress() -> None:
     if descriptor is None:
         return
     _count_commands()
-    if not _reporters:  # this runs once a host; one reporter serves all
-        _reporters.append(_Reporter(int(descriptor)))
-        state.add_callback_handler(_reporters[0])
+    if _report.descriptor is None:  # this runs once a host; one reporter serves all
+        _report.descriptor = int(descriptor)
+        handlers: Any = state
+        handlers.add_callback_handler(_Reporter())

@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 
 from pyinfra import host
-from pyinfra.api import FactBase, QuoteString, StringCommand, deploy, operation
+from pyinfra.api import FactBase, QuoteString, StringCommand, operation
 
 from mastodon_gov.instance import Node
 from mastodon_gov.instance.flows import reachable
 from mastodon_gov.instance.flows import reaches_public as public
-from roles.lib import Commands
+from roles.lib import Commands, deploy
 from roles.lib.files import Directory, Entry, ManagedFile, managed_files
 from roles.lib.packages import packages
 from roles.lib.render import managed

@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import partial
 from hashlib import sha256
 
-from pyinfra.api import deploy
-
 from mastodon_gov.instance import Node
+from roles.lib import deploy
 from roles.lib.files import Directory, Entry, managed_files
 from roles.lib.packages import packages
 from roles.lib.render import managed

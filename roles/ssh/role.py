@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pyinfra.api import deploy
-
 from mastodon_gov.instance import Node
+from roles.lib import deploy
 from roles.lib.accounts import KEYS
 from roles.lib.confirmed import confirmed_file
 from roles.lib.files import Directory, Entry, ManagedFile, managed_files
