@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-DOMAIN = r"^(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]$"
+DOMAIN = r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]$"
 ADDRESS = r"^[A-Za-z0-9._%+-]+@([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z0-9]$"
 SSH_KEY = r"^(ssh-ed25519|sk-ssh-ed25519@openssh\.com|ssh-rsa) [A-Za-z0-9+/=]+( [^\n]*)?$"
 
-Domain = Annotated[str, Field(pattern=DOMAIN)]
+Domain = Annotated[str, Field(pattern=DOMAIN, min_length=4, max_length=253)]
 MailAddress = Annotated[str, Field(pattern=ADDRESS)]
 SshKey = Annotated[str, Field(pattern=SSH_KEY)]
 Handle = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,30}$")]
