@@ -19,7 +19,7 @@ import os
 import subprocess
 import sys
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 ROOT = Path("/opt/mastodon")
@@ -53,7 +53,7 @@ def started(properties: dict[str, str]) -> float:
     text = properties.get("InactiveExitTimestamp", "")
     if not text:
         return 0.0
-    return datetime.strptime(text[4:], "%Y-%m-%d %H:%M:%S.%f %Z").replace(tzinfo=timezone.utc).timestamp()
+    return datetime.strptime(text[4:], "%Y-%m-%d %H:%M:%S.%f %Z").replace(tzinfo=UTC).timestamp()
 
 
 def read_by(kind: str, slot: str, properties: dict[str, str]) -> float:
