@@ -1,95 +1,123 @@
 """The typed, frozen description of one instance: every choice of `instance.yaml` and `organisations.yaml`.
 
 Nothing here reads files or the network. `load.py` turns YAML into these types and errors into sentences;
-`flows.py` derives who may talk to whom.
+`flows.py` derives who may talk to whom. The text below a field is its documentation (docs/it-team/instance.md).
 """
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import Field, model_validator
 
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
+from mastodon_gov.instance.secret_model import AccessKey as AccessKey
+from mastodon_gov.instance.secret_model import BackupSecrets as BackupSecrets
+from mastodon_gov.instance.secret_model import MailSecrets as MailSecrets
+from mastodon_gov.instance.secret_model import MastodonSecrets as MastodonSecrets
+from mastodon_gov.instance.secret_model import RedisSecrets as RedisSecrets
+from mastodon_gov.instance.secret_model import Secrets as Secrets
+from mastodon_gov.instance.secret_model import StorageSecrets as StorageSecrets
+from mastodon_gov.instance.types import Address as Address
+from mastodon_gov.instance.types import (
+    Allowed,
+    Bucket,
+    Clock,
+    Domain,
+    Flag,
+    Handle,
+    Locale,
+    MailAddress,
+    Part,
+    ProxyUrl,
+    RelativePath,
+    SshKey,
+    TimeServer,
+    Url,
+    Version,
+    Word,
+)
+from mastodon_gov.instance.types import Network as Network
 
-DOMAIN = r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]$"
-ADDRESS = r"^[A-Za-z0-9._%+-]+@([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z0-9]$"
-SSH_KEY = r"^(ssh-ed25519|sk-ssh-ed25519@openssh\.com|ssh-rsa) [A-Za-z0-9+/=]+( [^\n]*)?$"
-
-Domain = Annotated[str, Field(pattern=DOMAIN, min_length=4, max_length=253)]
-MailAddress = Annotated[str, Field(pattern=ADDRESS)]
-SshKey = Annotated[str, Field(pattern=SSH_KEY)]
-Handle = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,30}$")]
-Bucket = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$")]
-Url = Annotated[str, Field(pattern=r"^https://[a-z0-9.-]+(:[0-9]{1,5})?(/[^\s]*)?$")]
-Clock = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
-
-
-class Part(BaseModel):
-    """A frozen part of the instance; a key it does not know is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+Days = Annotated[int, Field(ge=1, le=3650, strict=True)]
 
 
 class Domains(Part):
-    """Names of the instance. `handle` and `web` can never change once deployed."""
+    """Names of the instance."""
 
     handle: Domain
+    """What people see after the @ (`@press@agency.example`). It can never change once deployed: other servers know
+    every account by it."""
     web: Domain
+    """The name browsers and apps open. It can never change once deployed: it is part of the address of every post."""
     media: Domain
+    """The name pictures and videos are served from. Not the web name: uploaded files must not share its cookies."""
 
 
 class Owner(Part):
     """The first account, with every permission in Mastodon."""
 
     username: Handle
+    """The name before the @ of the owner's account."""
     address: MailAddress
+    """The owner's mail address, within a domain of organisations.yaml."""
 
 
 class Administrator(Part):
     """A person who may sign in to the hosts by SSH."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
+    name: Word
+    """The person's account on the hosts."""
     keys: tuple[SshKey, ...] = Field(min_length=1)
+    """The person's public SSH keys."""
 
 
 class Access(Part):
     """Who may sign in to the hosts, and from where."""
 
     networks: tuple[Network, ...] = Field(min_length=1)
+    """Networks that SSH answers (`192.0.2.0/28`), or names of addresses.yaml. Nobody else sees the port."""
     deploy_keys: tuple[SshKey, ...] = Field(min_length=1)
+    """Public SSH keys that deploy, each written out or the name of a .pub file in the instance directory."""
     administrators: tuple[Administrator, ...] = ()
+    """People with an account and sudo on the hosts. Who is taken off this list loses both at the next deploy."""
 
 
 class NetworkSettings(Part):
     """Services of the network that every host uses."""
 
     resolvers: tuple[Address, ...] = Field(min_length=1)
-    time_servers: tuple[str, ...] = Field(min_length=1)
-    http_proxy: Annotated[str, Field(pattern=r"^http://[a-z0-9.:\[\]-]+$")] | None = None
-    trusted_ca_files: tuple[str, ...] = ()
+    """DNS resolvers: IP addresses, or names of addresses.yaml. The hosts may ask no others."""
+    time_servers: tuple[TimeServer, ...] = Field(min_length=1)
+    """Time servers. A wrong clock breaks certificates, second factors and federation."""
+    http_proxy: ProxyUrl | None = None
+    """The web proxy, where hosts reach the internet only through one. It must itself refuse private addresses."""
+    trusted_ca_files: tuple[RelativePath, ...] = ()
+    """Certificates (PEM) of your own authorities that the hosts trust besides Debian's, as files of this directory."""
 
 
 class Acme(Part):
     """An ACME directory and whom it may write to."""
 
     directory: Url
+    """Address of the ACME directory."""
     contact: MailAddress
+    """Who is told when a certificate is about to run out."""
 
 
 class InternalCa(Part):
     """Certificates that the ministry's own CA has signed for keys made on the host."""
 
-    directory: str
+    directory: RelativePath
+    """Directory with the signed certificates, one file per host."""
 
 
 class GivenFiles(Part):
     """Certificate chain and key as files of the instance directory; the key is a file encrypted with age."""
 
-    chain: str
-    key: str
+    chain: RelativePath
+    """The certificate with its chain (PEM)."""
+    key: RelativePath
+    """The key, encrypted with age."""
 
 
 class Certificates(Part):
@@ -104,9 +132,7 @@ class Certificates(Part):
         """Refuse none or several issuers."""
         chosen = [name for name in ("acme", "internal_ca", "files") if getattr(self, name) is not None]
         if len(chosen) != 1:
-            raise ValueError(
-                f"has {', '.join(chosen) or 'no issuer'}; exactly one of acme, internal_ca, files is allowed"
-            )
+            raise ValueError(f"{' and '.join(chosen) or 'no issuer'}|exactly one of acme, internal_ca and files")
         return self
 
 
@@ -114,73 +140,111 @@ class ObjectStorage(Part):
     """Any S3 service. Days are counted by the S3 service; a lock in COMPLIANCE mode cannot be shortened."""
 
     endpoint: Url
-    region: str = "us-east-1"
+    """Address of the S3 service. A name with a private address must be listed in addresses.yaml."""
+    region: Annotated[str, Field(pattern=r"^[a-z0-9-]{2,40}$"), Allowed("a region as the S3 service spells it")] = (
+        "us-east-1"
+    )
+    """Region, as the S3 service spells it."""
     media_bucket: Bucket
+    """Bucket for pictures and videos. Everybody may read an object whose address they know; nobody may list."""
     backup_bucket: Bucket
-    media_noncurrent_days: Annotated[int, Field(ge=1, le=3650)] = 30
-    backup_lock_days: Annotated[int, Field(ge=1, le=3650)] = 14
+    """Bucket for backups. Closed to everybody else, and locked against deletion."""
+    media_noncurrent_days: Days = 30
+    """Days a deleted or replaced picture can still be brought back."""
+    backup_lock_days: Days = 14
+    """Days nobody can delete a backup, with any key. It can be made longer, never shorter."""
     # Names of the two users as the S3 service's policies spell them.
-    media_user: str = "arn:aws:iam:::user/media"
-    backup_user: str = "arn:aws:iam:::user/backups"
+    media_user: Annotated[
+        str, Field(pattern=r"^[^\s\"\\]+$"), Allowed("a user as the S3 service's policies spell it")
+    ] = "arn:aws:iam:::user/media"
+    """The S3 user that writes pictures, as policies spell it."""
+    backup_user: Annotated[
+        str, Field(pattern=r"^[^\s\"\\]+$"), Allowed("a user as the S3 service's policies spell it")
+    ] = "arn:aws:iam:::user/backups"
+    """The S3 user that writes backups, as policies spell it."""
 
 
 class Mail(Part):
     """The relay that takes our mail; STARTTLS with a verified certificate is always required."""
 
     relay: Domain
-    port: Annotated[int, Field(ge=1, le=65535)] = 587
+    """The mail relay. A name with a private address must be listed in addresses.yaml."""
+    port: Annotated[int, Field(ge=1, le=65535, strict=True)] = 587
+    """The relay's port for submission with STARTTLS."""
     from_address: MailAddress
+    """The sender of all mail."""
     reply_to: MailAddress | None = None
+    """Where answers go, if not to the sender."""
 
 
 class Backups(Part):
     """pgBackRest. Times are UTC; `archive_timeout` is in seconds and bounds what a lost host loses."""
 
-    stanza: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")] = "social"
+    stanza: Word = "social"
+    """pgBackRest's name for this database."""
     full_at: Clock = "02:30"
-    keep_full: Annotated[int, Field(ge=2, le=365)] = 14
-    archive_timeout: Annotated[int, Field(ge=30, le=3600)] = 60
+    """When the nightly full backup starts (UTC)."""
+    keep_full: Annotated[int, Field(ge=2, le=365, strict=True)] = 14
+    """How many full backups are kept."""
+    archive_timeout: Annotated[int, Field(ge=30, le=3600, strict=True)] = 60
+    """Seconds after which a change is sent away at the latest: what a lost host loses."""
 
 
 class Database(Part):
     """PostgreSQL. `memory` (MiB) is what it may plan with; without it, what the host shows."""
 
-    memory: Annotated[int, Field(ge=512)] | None = None
-    max_connections: Annotated[int, Field(ge=40, le=1000)] = 100
+    memory: Annotated[int, Field(ge=512, strict=True)] | None = None
+    """Memory in MiB that PostgreSQL may plan with. Left out: the host's memory."""
+    max_connections: Annotated[int, Field(ge=40, le=1000, strict=True)] = 100
+    """Connections at the same time; more than all web, Sidekiq and streaming threads together."""
 
 
 class Application(Part):
     """Mastodon's processes. Retention is in days."""
 
-    default_locale: Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Z]{2})?$")] = "en"
-    web_workers: Annotated[int, Field(ge=1, le=32)] = 2
-    web_threads: Annotated[int, Field(ge=1, le=32)] = 5
-    sidekiq_threads: Annotated[int, Field(ge=5, le=100)] = 10
-    ip_retention: Annotated[int, Field(ge=1, le=365)] = 90
-    session_retention: Annotated[int, Field(ge=1, le=365)] = 90
+    default_locale: Locale = "en"
+    """Language of pages for visitors without one of their own."""
+    web_workers: Annotated[int, Field(ge=1, le=32, strict=True)] = 2
+    """Web processes; about 400 MiB each."""
+    web_threads: Annotated[int, Field(ge=1, le=32, strict=True)] = 5
+    """Threads of each web process."""
+    sidekiq_threads: Annotated[int, Field(ge=5, le=100, strict=True)] = 10
+    """Threads for background jobs: federation, mail, pictures."""
+    ip_retention: Annotated[int, Field(ge=1, le=365, strict=True)] = 90
+    """Days that IP addresses of users are kept."""
+    session_retention: Annotated[int, Field(ge=1, le=365, strict=True)] = 90
+    """Days that unused sessions are kept."""
 
 
 class Updates(Part):
     """Unattended security upgrades of Debian packages, at this time (UTC)."""
 
     at: Clock = "03:30"
-    automatic: bool = True
+    """When they are installed (UTC)."""
+    automatic: Flag = True
+    """Whether they are installed without a person."""
 
 
 class Organisation(Part):
     """A body whose staff may hold accounts; only exactly these mail domains."""
 
-    id: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
+    id: Word
+    """Short name of the body, used in reports and invitations."""
     name: str = Field(min_length=2, max_length=200)
+    """Official name of the body."""
     domains: tuple[Domain, ...] = Field(min_length=1)
+    """Mail domains of its staff. Exactly these: a sub-domain counts only if it is listed."""
 
 
 class Instance(Part):
     """One logical instance, as its directory describes it."""
 
     format: Literal[1]
-    lab: bool = False
-    release: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
+    """Version of this file's form."""
+    lab: Flag = False
+    """Marks an instance of tests and demonstrations: reserved names and the stand-in release are allowed only there."""
+    release: Version
+    """The Mastodon version to run, from the list of `mastodon-gov release list`."""
     domain: Domains
     owner: Owner
     access: Access
@@ -206,62 +270,6 @@ class Instance(Part):
     def public_names(self) -> tuple[str, ...]:
         """Host names that the proxy serves and the certificate carries."""
         return (self.domain.web, self.domain.media)
-
-
-class AccessKey(Part):
-    """An S3 key pair."""
-
-    access_key: SecretStr
-    secret_key: SecretStr
-
-
-class MastodonSecrets(Part):
-    """Secrets of the application. Losing the encryption keys locks out everybody with a second factor."""
-
-    secret_key_base: SecretStr
-    active_record_encryption_primary_key: SecretStr
-    active_record_encryption_deterministic_key: SecretStr
-    active_record_encryption_key_derivation_salt: SecretStr
-    vapid_private_key: SecretStr
-    vapid_public_key: SecretStr
-
-
-class RedisSecrets(Part):
-    """Password of the application's user in Redis."""
-
-    password: SecretStr
-
-
-class MailSecrets(Part):
-    """Sign-in at the relay; both empty where the relay knows us by address."""
-
-    login: SecretStr = SecretStr("")
-    password: SecretStr = SecretStr("")
-
-
-class StorageSecrets(Part):
-    """S3 keys. `owner` makes buckets and policies and never reaches a host."""
-
-    owner: AccessKey
-    media: AccessKey
-    backups: AccessKey
-
-
-class BackupSecrets(Part):
-    """Passphrase of the backup repository; it cannot be changed after the first backup."""
-
-    cipher_pass: SecretStr
-
-
-class Secrets(Part):
-    """What `secrets.age` holds."""
-
-    format: Literal[1]
-    mastodon: MastodonSecrets
-    redis: RedisSecrets
-    mail: MailSecrets = MailSecrets()
-    object_storage: StorageSecrets
-    backups: BackupSecrets
 
 
 class Node(Part):
