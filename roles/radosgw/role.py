@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyinfra import host
-from pyinfra.api import FactBase, QuoteString, StringCommand, deploy, operation
+from pyinfra.api import FactBase, QuoteString, StringCommand, operation
 
-from roles.lib import Commands
-from roles.lib.files import Absent, Entry, ManagedFile
+from roles.lib import Commands, deploy
+from roles.lib.files import Absent, Directory, Entry, ManagedFile
 from roles.lib.render import program, text
 from roles.lib.settle import settle
 from roles.lib.units import Unit, units
@@ -60,6 +60,7 @@ def files(storage: Storage) -> list[Entry]:
     site = text("radosgw/nginx.conf", name=storage.name, certificate=storage.certificate, key=storage.key)
     return [
         ManagedFile(CONF, text("radosgw/ceph.conf", name=storage.name, size=storage.size)),
+        Directory("/usr/local/lib/mastodon-gov"),
         program("radosgw", "ceph_one_host.py", PROGRAM),
         ManagedFile(SITE, site),
         Absent("/etc/nginx/sites-enabled/default"),
