@@ -1,0 +1,3 @@
+class AccountStat < ApplicationRecord
+  belongs_to :account
+end

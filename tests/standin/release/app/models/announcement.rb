@@ -1,0 +1,3 @@
+class Announcement < ApplicationRecord
+  validates :text, presence: true
+end

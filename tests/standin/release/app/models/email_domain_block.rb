@@ -1,0 +1,2 @@
+class EmailDomainBlock < ApplicationRecord
+end

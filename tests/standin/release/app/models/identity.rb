@@ -1,0 +1,3 @@
+class Identity < ApplicationRecord
+  belongs_to :user
+end

@@ -1,0 +1,3 @@
+class RuleTranslation < ApplicationRecord
+  belongs_to :rule
+end

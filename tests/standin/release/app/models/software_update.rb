@@ -1,0 +1,3 @@
+class SoftwareUpdate < ApplicationRecord
+  self.inheritance_column = nil
+end

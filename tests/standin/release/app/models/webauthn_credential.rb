@@ -1,0 +1,3 @@
+class WebauthnCredential < ApplicationRecord
+  belongs_to :user
+end

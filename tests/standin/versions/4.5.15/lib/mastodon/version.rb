@@ -1,0 +1,3 @@
+module Mastodon
+  VERSION = "4.5.15".freeze
+end

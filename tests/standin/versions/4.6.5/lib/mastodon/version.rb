@@ -1,0 +1,3 @@
+module Mastodon
+  VERSION = "4.6.5".freeze
+end
