@@ -107,7 +107,7 @@ class Machine:
     def wait_ssh(self) -> None:
         """Wait until root can sign in; refuse with the last console line when that does not come."""
         cgroups.wait_until(
-            lambda: self._banner() or self.group is None,
+            lambda: self.answers() or self.group is None,
             BOOT_SECONDS,
             f"machine {self.name} did not answer on {self.address4} port 22; see {self.directory}/console.log",
         )
@@ -115,7 +115,8 @@ class Machine:
             last = (self.directory / "console.log").read_text(errors="replace").strip().splitlines()[-1:]
             raise Refusal(f"machine {self.name} ended while starting: {''.join(last)} ({self.directory}/console.log)")
 
-    def _banner(self) -> bool:
+    def answers(self) -> bool:
+        """Whether an SSH server answers within seconds; says nothing about who may sign in."""
         try:
             with socket.create_connection((self.address4, 22), timeout=2) as connection:
                 connection.settimeout(5)

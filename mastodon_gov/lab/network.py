@@ -29,7 +29,7 @@ table inet mfg_{n} {{
   }}
   chain between {{
     type filter hook forward priority filter; policy accept;
-    iifname "mfg{n}" meta nfproto ipv6 drop
+    iifname "mfg{n}" oifname != "mfg{n}" meta nfproto ipv6 drop
     iifname "mfg{n}" oifname "mfg*" oifname != "mfg{n}" drop
   }}
 }}
@@ -145,6 +145,9 @@ def up(number: int) -> None:
 def down(number: int) -> None:
     """Remove bridge, rules and claim; does nothing where they are gone."""
     with locked(RUN / "lock"):
+        # The kernel removes the interfaces of ended machines only after a while.
+        for port in Path("/sys/class/net", bridge(number), "brif").glob("*"):
+            run("ip", "link", "del", port.name, check=False)
         run("ip", "link", "del", bridge(number), check=False)
         for family in ("inet", "bridge"):
             run("nft", "delete", "table", family, f"mfg_{number}", check=False)
