@@ -88,7 +88,9 @@ def actions(unit: Unit, seen: Observed) -> list[str]:
     now = seen.units.get(unit.name, {})
     active = now.get("ActiveState") in ("active", "reloading", "activating")
     if unit.masked:
-        return [] if now.get("LoadState") == "masked" and not active else ["mask --now"]
+        # A unit that failed before it was masked would keep the whole host "degraded".
+        settled = now.get("LoadState") == "masked" and now.get("ActiveState") == "inactive"
+        return [] if settled else ["mask --now"]
     words = [] if now.get("UnitFileState") in ("enabled", "enabled-runtime", "static", "alias") else ["enable"]
     own = [now.get("FragmentPath", ""), *now.get("DropInPaths", "").split()]
     started = _seconds(now.get("InactiveExitTimestamp", ""))
@@ -111,8 +113,10 @@ def _skipped(now: dict[str, str]) -> bool:
 def _command(unit: Unit, word: str) -> StringCommand:
     """One systemctl call; a start is watched for a unit that dies at once, which systemd calls a success."""
     name = QuoteString(unit.name)
-    if word in ("enable", "mask --now"):
-        return StringCommand("systemctl", word, name)
+    if word == "enable":
+        return StringCommand("systemctl enable", name)
+    if word == "mask --now":
+        return StringCommand("systemctl mask --now", name, "&& { systemctl reset-failed", name, "2>/dev/null; true; }")
     steps: list[object] = [f"{unit.check} &&"] if unit.check else []
     # "restart" starts a stopped unit too, and reset-failed clears a start limit that an earlier run may have hit.
     steps += ["systemctl reset-failed", name, "2>/dev/null; systemctl", word, name]
