@@ -19,9 +19,10 @@ from pydantic import BaseModel, ConfigDict
 
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance.secret_model import AccessKey, MailSecrets
-from mastodon_gov.lab import identity
+from mastodon_gov.lab import identity, network
 from mastodon_gov.lab.lab import Lab
 from mastodon_gov.lab.machine import Machine
+from mastodon_gov.lab.state import KNOWN_INDEXES
 from mastodon_gov.lab.world import authority as ca
 from mastodon_gov.lab.world import services
 
@@ -84,7 +85,7 @@ def prepare(lab: Lab, names: Mapping[str, Sequence[str]], acme_life: timedelta) 
     authority = ca.authority(directory, f"CA of the lab {lab.name} {lab.number}")
     certificate, key = _leaf(directory, authority, [machine.address4, machine.address6])
     world = services.World(
-        hosts={m.name: (m.address4, m.address6) for m in lab.machines},
+        hosts=_hosts(lab),
         names=names,
         resolvers=[line.split()[1] for line in identity.host_resolvers().splitlines() if line.startswith("nameserver")],
         certificate=certificate,
@@ -96,6 +97,12 @@ def prepare(lab: Lab, names: Mapping[str, Sequence[str]], acme_life: timedelta) 
     told = directory / "world.json"
     ca.write_secret(told, json.dumps(asdict(world)))
     return told
+
+
+def _hosts(lab: Lab) -> dict[str, tuple[str, str]]:
+    """Addresses by machine; the demo's machines have theirs before they are made."""
+    indexes = KNOWN_INDEXES | {machine.name: machine.index for machine in lab.machines}
+    return {name: (network.address4(lab.number, i), network.address6(lab.number, i)) for name, i in indexes.items()}
 
 
 def apply(lab: Lab, told: Path) -> int:
