@@ -10,15 +10,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mastodon_gov.instance.secret_model import AccessKey as AccessKey
-from mastodon_gov.instance.secret_model import BackupSecrets as BackupSecrets
-from mastodon_gov.instance.secret_model import MailSecrets as MailSecrets
-from mastodon_gov.instance.secret_model import MastodonSecrets as MastodonSecrets
-from mastodon_gov.instance.secret_model import RedisSecrets as RedisSecrets
-from mastodon_gov.instance.secret_model import Secrets as Secrets
-from mastodon_gov.instance.secret_model import StorageSecrets as StorageSecrets
-from mastodon_gov.instance.types import Address as Address
+from mastodon_gov.instance.secret_model import (
+    AccessKey,
+    BackupSecrets,
+    MailSecrets,
+    MastodonSecrets,
+    RedisSecrets,
+    Secrets,
+    StorageSecrets,
+)
 from mastodon_gov.instance.types import (
+    Address,
     Allowed,
     Bucket,
     Clock,
@@ -27,6 +29,7 @@ from mastodon_gov.instance.types import (
     Handle,
     Locale,
     MailAddress,
+    Network,
     Part,
     ProxyUrl,
     RelativePath,
@@ -36,7 +39,21 @@ from mastodon_gov.instance.types import (
     Version,
     Word,
 )
-from mastodon_gov.instance.types import Network as Network
+
+__all__ = [
+    "AccessKey",
+    "Address",
+    "BackupSecrets",
+    "Instance",
+    "MailSecrets",
+    "MastodonSecrets",
+    "Network",
+    "Node",
+    "Organisation",
+    "RedisSecrets",
+    "Secrets",
+    "StorageSecrets",
+]
 
 Days = Annotated[int, Field(ge=1, le=3650, strict=True)]
 
@@ -258,7 +275,7 @@ class Instance(Part):
     updates: Updates = Updates()
     # The next three come from organisations.yaml, addresses.yaml and the files named in network.trusted_ca_files.
     organisations: tuple[Organisation, ...] = Field(min_length=1)
-    addresses: dict[str, tuple[Address, ...]] = {}
+    addresses: dict[str, tuple[Address, ...]] = Field(default_factory=dict)
     trusted_ca: tuple[str, ...] = ()
 
     @property
@@ -272,6 +289,21 @@ class Instance(Part):
         return (self.domain.web, self.domain.media)
 
 
+class ReleaseBundle(Part):
+    """The signed release that this instance shall run: a file on the control node, and what it says of itself.
+
+    `signature` and `signers` are the texts of the signature file and of the ministry's allowed_signers.
+    """
+
+    name: str
+    version: str
+    standin: bool
+    archive: str
+    signature: str
+    signers: str
+    packages: tuple[str, ...]
+
+
 class Node(Part):
     """What a role sees: one host of one instance. `groups` are the inventory's groups the host is in."""
 
@@ -279,3 +311,4 @@ class Node(Part):
     groups: frozenset[str]
     instance: Instance
     secrets: Secrets
+    release: ReleaseBundle

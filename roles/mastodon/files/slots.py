@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """Run Mastodon in two slots and swap them so that nobody waits.
 
-    slots.py status            what runs, from which release, and whether it is older than what it reads (JSON)
+    slots.py status [RELEASE]  what runs, from which release, whether it is older than what it reads, and whether
+                               all of it is as `settle RELEASE` would leave it (JSON)
     slots.py settle RELEASE    make exactly one slot of each kind run RELEASE with today's settings
     slots.py boot              start the slot that was active before the machine went down
 
@@ -208,15 +209,17 @@ def boot() -> None:
     if now is None:
         return  # nothing was ever active here
     for kind in KINDS:
-        start(kind, now[1])
+        if show(kind, now[1])["ActiveState"] != "active":
+            start(kind, now[1])
 
 
 def main(words: list[str]) -> int:
-    os.makedirs("/run/mastodon-gov", exist_ok=True)
-    if words == ["status"]:
-        now = current()
-        print(json.dumps({"kinds": status(), "current": now[0] if now else None, "active": now[1] if now else None}))
+    if words[:1] == ["status"]:
+        now, seen = current(), status()
+        told = {"kinds": seen, "current": now[0] if now else None, "active": now[1] if now else None}
+        print(json.dumps(told | {"settled": settled(seen, words[1]) if len(words) == 2 else None}))
         return 0
+    os.makedirs("/run/mastodon-gov", exist_ok=True)
     with open("/run/mastodon-gov/slots.lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:

@@ -7,7 +7,7 @@ ALTER ROLE mastodon LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBY
 SELECT 'CREATE DATABASE mastodon_production OWNER mastodon_owner ENCODING ''UTF8'' TEMPLATE template0'
  WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'mastodon_production') \gexec
 REVOKE ALL ON DATABASE mastodon_production FROM PUBLIC;
-GRANT CONNECT, TEMPORARY ON DATABASE mastodon_production TO mastodon;
+GRANT CONNECT ON DATABASE mastodon_production TO mastodon;
 \connect mastodon_production
 ALTER SCHEMA public OWNER TO mastodon_owner;
 REVOKE ALL ON SCHEMA public FROM PUBLIC;

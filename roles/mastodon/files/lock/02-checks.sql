@@ -149,10 +149,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
        AND (setrole = 0 OR setrole IN (to_regrole('mastodon'), to_regrole('mastodon_owner')))
        AND setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
     UNION ALL
-    SELECT 'database', format('owner %s, mastodon temporary %s', pg_get_userbyid(datdba),
-                              has_database_privilege('mastodon', oid, 'TEMPORARY')),
-           'owner postgres, mastodon temporary f'
-      FROM pg_database WHERE datname = current_database()
+    SELECT 'temporary_tables', has_database_privilege('mastodon', current_database(), 'TEMPORARY')::text, 'false'
 $$;
 
 -- What the rows say. Rows that came before the lock, or past a trigger that was off, show here.

@@ -1,11 +1,10 @@
 -- The lock in the database, part 5: grants, triggers in place, what was there before brought into line, and
 -- a last look before the transaction ends.
 
--- The owner of a database may send every connection to other tables (ALTER DATABASE … SET search_path) and may
--- drop it; no event trigger sees either. Migrations need only CREATE.
+-- No temporary tables for the application: they are found before the real ones, and a pooled connection
+-- would keep them.
 DO $$
 BEGIN
-    EXECUTE format('ALTER DATABASE %I OWNER TO postgres', current_database());
     EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC, mastodon', current_database());
     EXECUTE format('GRANT CONNECT, CREATE, TEMPORARY ON DATABASE %I TO mastodon_owner', current_database());
     EXECUTE format('GRANT CONNECT ON DATABASE %I TO mastodon', current_database());

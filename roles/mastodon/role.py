@@ -1,0 +1,66 @@
+"""Mastodon: a verified release, its environment, its database behind the lock, and its processes in two slots.
+
+The order is the promise: nothing of it answers the public before the lock is in the database (DESIGN §3.3).
+"""
+
+from __future__ import annotations
+
+from mastodon_gov.instance import Node
+from mastodon_gov.instance.flows import PRIVATE, reachable
+from roles.lib import deploy
+from roles.lib.files import Directory, Entry, ManagedFile
+from roles.lib.packages import packages
+from roles.lib.render import managed, program
+from roles.lib.settle import settle
+from roles.lib.units import Unit, units
+from roles.mastodon.database import database_lock, migrate, owner_account, prepare_database
+from roles.mastodon.processes import LIB, install_release, run_release
+
+UNITS = [Unit("mastodon.service")]
+PROGRAMS = {
+    "mastodon-run": "mastodon-run",
+    "slots.py": "slots.py",
+    "owner_account.py": "owner_account.py",
+    "release_install.py": "release_install.py",
+    "release_bundle.py": "release_bundle.py",
+    "release_tree.py": "release_tree.py",
+}
+PORTS = {"web-a": 3000, "web-b": 3001, "streaming-a": 4000, "streaming-b": 4001}
+
+
+def files(node: Node) -> list[Entry]:
+    """Environment, units and the programs that work on the host on our behalf."""
+    egress = {"private": PRIVATE, "allowed": reachable(node.instance, "mastodon")}
+    system = "/etc/systemd/system"
+    secret = ManagedFile("/etc/mastodon/owner.env", program("mastodon", "owner.env", "").content, "root", "root", 0o600)
+    return [
+        Directory("/etc/mastodon", group="mastodon", mode=0o750),
+        Directory("/opt/mastodon"),
+        Directory("/opt/mastodon/releases"),
+        Directory("/opt/mastodon/slot"),
+        *(program("mastodon", source, f"{LIB}/{name}") for name, source in PROGRAMS.items()),
+        managed("mastodon/etc/mastodon/mastodon.env", "/etc/mastodon/mastodon.env", node, group="mastodon", mode=0o640),
+        secret,
+        *(managed("mastodon/etc/mastodon/port.env", f"/etc/mastodon/{k}.env", node, port=v) for k, v in PORTS.items()),
+        *(
+            managed(f"mastodon{system}/{name}.service", f"{system}/{name}.service", node, **egress)
+            for name in ("mastodon-web@", "mastodon-sidekiq@", "mastodon-streaming@")
+        ),
+        managed(f"mastodon{system}/mastodon.service", f"{system}/mastodon.service", node),
+    ]
+
+
+@deploy("Mastodon")
+def mastodon(node: Node) -> None:
+    """Release, files, tables, lock, owner; only then the processes; then what may follow them."""
+    release = node.release
+    packages(name="Install packages", names=list(release.packages))
+    settle(files=files(node))
+    install_release(name=f"Install release {release.name}", release=release, allow_standin=node.instance.lab)
+    prepare_database(name="Make the tables", node=node)
+    migrate(name="Migrate before the new release serves", node=node, after=False)
+    database_lock(name="Lock the database", node=node)
+    owner_account(name="Make the owner's account", node=node)
+    run_release(name=f"Run release {release.name}", release=release)
+    migrate(name="Migrate after the old release has gone", node=node, after=True)
+    units(name="Start at boot", wanted=UNITS)
