@@ -1,0 +1,223 @@
+"""What each S3 key may do, and may not: found by trying, with objects under a probe prefix that are removed again.
+
+Requests that must be refused are made so that they change nothing where they are allowed by mistake: a policy that
+is no policy, a version that does not exist.
+"""
+
+from __future__ import annotations
+
+import secrets as random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from mastodon_gov.errors import Refusal
+from mastodon_gov.instance import Instance, Secrets
+from mastodon_gov.storage.client import DENIED, code, connect, sentences, trust
+
+PREFIX = "mfg-probe"
+# A syntactically right version that no object has.
+NO_VERSION = "null"
+KEYS = ("owner", "media", "backups")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One attempt. `who` is a key of the secrets, or `anonymous`; `may` is what must be the outcome."""
+
+    who: str
+    may: bool
+    what: str
+    attempt: Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Clients:
+    """A client for each key, and one without; and the two buckets."""
+
+    owner: Any
+    media: Any
+    backups: Any
+    anonymous: Any
+    media_bucket: str
+    backup_bucket: str
+
+
+def rights(instance: Instance, secrets: Secrets) -> list[str]:
+    """Sentences about every key that may too little or too much; none is good. Takes about two seconds."""
+    storage = instance.object_storage
+    keys = {name: getattr(secrets.object_storage, name) for name in KEYS}
+    with trust(instance) as bundle:
+        made = {name: connect(instance, keys.get(name), bundle) for name in (*KEYS, "anonymous")}
+        clients = Clients(**made, media_bucket=storage.media_bucket, backup_bucket=storage.backup_bucket)
+        try:
+            present = [_known(instance, clients, bucket) for bucket in (storage.media_bucket, storage.backup_bucket)]
+            if not all(present):
+                with sentences(instance, "owner", PREFIX):
+                    _try_to_make(clients.owner, storage.region)
+            with sentences(instance, "owner", storage.media_bucket):
+                found = _media(clients) if present[0] else []
+            with sentences(instance, "owner", storage.backup_bucket):
+                found += _backups(clients) if present[1] else []
+        except Refusal as refusal:
+            return [str(refusal)]
+    return found
+
+
+def _known(instance: Instance, clients: Clients, bucket: str) -> bool:
+    """Whether the bucket exists; a Refusal where the service knows one of the keys not at all."""
+    for name in KEYS:
+        try:
+            with sentences(instance, name, bucket):
+                _list(getattr(clients, name), bucket)
+        except Refusal as refusal:
+            if isinstance(refusal.__context__, ClientError):
+                what = code(refusal.__context__)
+                if what == "NoSuchBucket":
+                    return False
+                if name != "owner" and what in DENIED:
+                    continue
+            raise
+    return True
+
+
+def _list(client: Any, bucket: str) -> object:
+    return client.list_objects_v2(Bucket=bucket, Prefix=f"{PREFIX}/", MaxKeys=1)
+
+
+def _try_to_make(owner: Any, region: str) -> None:
+    """Make a bucket with object lock and remove it: the service must know the lock, the key must have the right."""
+    name = f"{PREFIX}-{random.token_hex(8)}"
+    place = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+    owner.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True, **place)
+    owner.delete_bucket(Bucket=name)
+
+
+def _media(at: Clients) -> list[str]:
+    """The application writes and reads; the world reads objects by name and nothing else."""
+    bucket, run = at.media_bucket, random.token_hex(8)
+    shown, archive = f"{PREFIX}/{run}", f"backups/{PREFIX}/{run}"
+    here, there = {"Bucket": bucket, "Key": shown}, {"Bucket": bucket, "Key": archive}
+    with _cleaned(at.owner, bucket, (shown, archive)):
+        return _run(
+            bucket,
+            [
+                Probe("media", True, "write an object", lambda: at.media.put_object(**here, Body=b"probe")),
+                Probe("media", True, "write an archive", lambda: at.media.put_object(**there, Body=b"probe")),
+                Probe("media", True, "read an object", lambda: at.media.get_object(**here)),
+                Probe("media", True, "list the bucket", lambda: _list(at.media, bucket)),
+                Probe("media", False, "list the bucket of the backups", lambda: _list(at.media, at.backup_bucket)),
+                Probe("media", False, "see all buckets", lambda: _sees(at.media)),
+                Probe("media", False, "change the policy", lambda: _no_policy(at.media, bucket)),
+                Probe("media", False, "destroy versions", lambda: at.media.delete_object(**here, VersionId=NO_VERSION)),
+                Probe("anonymous", True, "read an object", lambda: at.anonymous.get_object(**here)),
+                Probe("anonymous", False, "read an archive", lambda: at.anonymous.get_object(**there)),
+                Probe("anonymous", False, "list the bucket", lambda: _list(at.anonymous, bucket)),
+                Probe("anonymous", False, "write an object", lambda: at.anonymous.put_object(**here, Body=b"x")),
+                Probe("anonymous", False, "delete an object", lambda: at.anonymous.delete_object(**here)),
+                Probe("media", True, "delete many objects", lambda: _delete(at.media, bucket, [shown, archive])),
+            ],
+        )
+
+
+def _backups(at: Clients) -> list[str]:
+    """The host adds and hides, but destroys nothing; nobody else sees anything. What is put here stays for the days
+    of the lock, so writing is tried with an upload that is called off."""
+    bucket, key = at.backup_bucket, f"{PREFIX}/{random.token_hex(8)}"
+    here = {"Bucket": bucket, "Key": key}
+    with _cleaned(at.owner, bucket, (key,)):
+        return _run(
+            bucket,
+            [
+                Probe("backups", True, "write an object", lambda: _upload(at.backups, here)),
+                Probe("backups", True, "read an object", lambda: _absent(at.backups, here)),
+                Probe("backups", True, "list the bucket", lambda: _list(at.backups, bucket)),
+                Probe("backups", True, "hide objects", lambda: _delete(at.backups, bucket, [key])),
+                Probe(
+                    "backups", False, "destroy versions", lambda: at.backups.delete_object(**here, VersionId=NO_VERSION)
+                ),
+                Probe("backups", False, "change the policy", lambda: _no_policy(at.backups, bucket)),
+                Probe("backups", False, "change the rules for old versions", lambda: _no_rules(at.backups, bucket)),
+                Probe("backups", False, "see all buckets", lambda: _sees(at.backups)),
+                Probe("backups", False, "list the bucket of the media", lambda: _list(at.backups, at.media_bucket)),
+                Probe("media", False, "read an object", lambda: _absent(at.media, here)),
+                Probe("anonymous", False, "read an object", lambda: _absent(at.anonymous, here)),
+                Probe("anonymous", False, "list the bucket", lambda: _list(at.anonymous, bucket)),
+            ],
+        )
+
+
+def _run(bucket: str, probes: list[Probe]) -> list[str]:
+    """One sentence for each probe that did not end as it must."""
+    found = []
+    for probe in probes:
+        answer = _outcome(probe.attempt)
+        if (answer not in DENIED) != probe.may:
+            found.append(_sentence(bucket, probe, answer))
+    return found
+
+
+def _outcome(attempt: Callable[[], object]) -> str:
+    """The service's word: `OK`, or an error; any but a denial means that the right was there."""
+    try:
+        attempt()
+    except ClientError as error:
+        return code(error)
+    return "OK"
+
+
+def _sentence(bucket: str, probe: Probe, answer: str) -> str:
+    who = "Anybody, without a key," if probe.who == "anonymous" else f"object_storage.{probe.who} in the secrets"
+    if probe.may:
+        remedy = (
+            "Run deploy, which writes the bucket's policy; if that changes nothing, look at the user's own policies"
+        )
+        return f"{who} may not {probe.what} in bucket {bucket}, and must be able to (answer: {answer}). {remedy}."
+    remedy = "Run deploy, which writes the bucket's policy; if it stays, take the right from the user at the service"
+    return f"{who} can {probe.what} in bucket {bucket}, and must not (answer: {answer}). {remedy}."
+
+
+def _sees(client: Any) -> None:
+    """A service that answers with an empty list has shown nothing; radosgw does."""
+    if not client.list_buckets().get("Buckets"):
+        raise ClientError({"Error": {"Code": "AccessDenied"}}, "ListBuckets")
+
+
+def _no_policy(client: Any, bucket: str) -> object:
+    return client.put_bucket_policy(Bucket=bucket, Policy="{}")
+
+
+def _no_rules(client: Any, bucket: str) -> object:
+    return client.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": []})
+
+
+def _absent(client: Any, where: dict[str, str]) -> object:
+    """Reading what is not there answers NoSuchKey to those who may list, and a denial to all others."""
+    return client.get_object(**where)
+
+
+def _upload(client: Any, where: dict[str, str]) -> None:
+    begun = client.create_multipart_upload(**where)
+    client.abort_multipart_upload(**where, UploadId=begun["UploadId"])
+
+
+def _delete(client: Any, bucket: str, keys: list[str]) -> None:
+    """Errors of single keys hide in an answer that says OK."""
+    answer = client.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key} for key in keys]})
+    for error in answer.get("Errors", []):
+        raise ClientError({"Error": {"Code": error.get("Code", "unknown")}}, "DeleteObjects")
+
+
+@contextmanager
+def _cleaned(owner: Any, bucket: str, keys: tuple[str, ...]) -> Iterator[None]:
+    """Remove every version and marker that the probes left; the owner may, as nothing of it is locked."""
+    try:
+        yield
+    finally:
+        for key in keys:
+            listed = owner.list_object_versions(Bucket=bucket, Prefix=key)
+            for each in [*listed.get("Versions", []), *listed.get("DeleteMarkers", [])]:
+                owner.delete_object(Bucket=bucket, Key=each["Key"], VersionId=each["VersionId"])

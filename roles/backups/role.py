@@ -1,0 +1,142 @@
+"""Backups from the first day: pgBackRest to the locked bucket, WAL as it is written, a full backup each night."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from pyinfra import host
+from pyinfra.api import FactBase, OperationError, QuoteString, StringCommand, operation
+
+from mastodon_gov.instance import Instance, Node
+from mastodon_gov.instance.flows import reachable, reaches_public
+from roles.lib import Commands, deploy
+from roles.lib.files import Directory, Entry
+from roles.lib.render import managed, program
+from roles.lib.settle import settle
+from roles.lib.units import Unit
+
+PACKAGES = ["pgbackrest"]
+CONF = "/etc/pgbackrest.conf"
+PROGRAMS = "/usr/local/lib/mastodon-gov"
+SYSTEM = "/etc/systemd/system"
+SERVICE, TIMER = "mfg-backup.service", "mfg-backup.timer"
+UNITS = [Unit(TIMER, reads=(f"{SYSTEM}/{TIMER}",))]
+# `code` of backup-status; pgBackRest's own words (its source: src/command/info/info.c).
+OK, NO_STANZA, NO_BACKUP, NO_STANZA_DATA = 0, 1, 2, 3
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What `backup-status` says, empty on a host that does not have it yet; whether systemd knows the old unit."""
+
+    status: dict[str, Any] = field(default_factory=dict)
+    stale: bool = False
+
+
+class BackupState(FactBase[Observed]):
+    """State of repository, archiver and unit. A store that is away shows in the answer, not in the exit code."""
+
+    default = Observed
+
+    def command(self) -> str:
+        """The unit is asked here because only its timer is a unit that runs all the time."""
+        asked = f"systemctl show -p NeedDaemonReload --value {SERVICE}"
+        return f"{asked}; [ ! -x {PROGRAMS}/backup-status ] || {PROGRAMS}/backup-status; true"
+
+    def process(self, output: list[str]) -> Observed:
+        """A line of systemd, then one JSON document."""
+        return Observed(json.loads("".join(output[1:]) or "{}"), output[0] == "yes")
+
+
+def files(node: Node) -> list[Entry]:
+    """Configuration, programs, and the nightly unit with its sandbox."""
+    storage = urlsplit(node.instance.object_storage.endpoint)
+    owned = [
+        Directory(f"/var/{kind}/pgbackrest", user="postgres", group="postgres", mode=0o750) for kind in ("log", "spool")
+    ]
+    template = "backups/etc/systemd/system"
+    conf = managed(
+        "backups/etc/pgbackrest.conf",
+        CONF,
+        node,
+        group="postgres",
+        mode=0o640,
+        endpoint=storage.hostname,
+        port=storage.port or 443,
+    )
+    service = managed(
+        f"{template}/{SERVICE}",
+        f"{SYSTEM}/{SERVICE}",
+        node,
+        archive_to=reachable(node.instance, "postgres"),
+        archive_public=reaches_public(node.instance, "postgres"),
+    )
+    return [
+        *owned,
+        conf,
+        program("backups", "backup_status.py", f"{PROGRAMS}/backup-status"),
+        program("backups", "restore_point.py", f"{PROGRAMS}/restore-point"),
+        service,
+        managed(f"{template}/{TIMER}", f"{SYSTEM}/{TIMER}", node),
+    ]
+
+
+def refusal(found: dict[str, Any], instance: Instance) -> str | None:
+    """Why nothing can be done with this repository, as a sentence; None where something can."""
+    repository, wal = found["repository"], found["archiver"]
+    storage = instance.object_storage
+    where = f"bucket {storage.backup_bucket} at {storage.endpoint}"
+    if repository["code"] not in (OK, NO_STANZA, NO_BACKUP, NO_STANZA_DATA):
+        if "FormatError" in repository["message"] or "CryptoError" in repository["message"]:
+            return (
+                f"The backups in {where} cannot be read with backups.cipher_pass of the secrets: they were made with "
+                "another passphrase. Put that one back with `mastodon-gov secrets edit`, or choose another "
+                "backups.stanza in instance.yaml to begin anew. Nothing was changed."
+            )
+        return (
+            f"The host cannot use the backup repository, {where}: {repository['message']}. Check object_storage, "
+            "the key object_storage.backups in the secrets, and the way from the host to the service."
+        )
+    if "error" in wal:
+        return f"PostgreSQL does not answer on the host: {wal['error']}. See `journalctl -u postgresql@17-main`."
+    if repository["system_ids"] and wal["system_id"] not in repository["system_ids"]:
+        return (
+            f"The stanza {instance.backups.stanza} in {where} holds the backups of another database (system id "
+            f"{repository['system_ids'][-1]}, this one is {wal['system_id']}). Restore that database, or choose "
+            "another backups.stanza in instance.yaml. The old backups were not touched."
+        )
+    return None
+
+
+def steps(found: dict[str, Any], stanza: str) -> list[str]:
+    """Commands that are missing until the first backup stands; none once it does."""
+    code = found["repository"]["code"] if found else NO_STANZA
+    if code == OK:
+        return []
+    tool = f"cd / && timeout 180 runuser -u postgres -- pgbackrest --stanza={stanza} --log-level-console=info"
+    made = [] if code == NO_BACKUP else [f"{tool} stanza-create"]
+    log = f"journalctl -u {SERVICE} -n 30 --no-pager -o cat >&2"
+    # Through the unit that runs each night, so that its sandbox is proved on the first day.
+    return [*made, f"{tool} check", f"systemctl start {SERVICE} || {{ {log}; exit 1; }}"]
+
+
+@operation()
+def repository(instance: Instance) -> Commands:
+    """Make the stanza, prove that WAL arrives, take the first full backup: whatever of it is missing."""
+    seen = host.get_fact(BackupState)
+    if seen.stale:
+        yield StringCommand("systemctl daemon-reload")
+    if seen.status and (sentence := refusal(seen.status, instance)):
+        raise OperationError(f"{host.name}: {sentence}")
+    for step in steps(seen.status, instance.backups.stanza):
+        yield StringCommand("sh -c", QuoteString(step))
+
+
+@deploy("Backups")
+def backups(node: Node) -> None:
+    """After PostgreSQL, which archives from its first second; what it could not send yet has waited."""
+    settle(packages_=PACKAGES, files=files(node), units_=UNITS)
+    repository(name="Make the repository and the first backup", instance=node.instance)

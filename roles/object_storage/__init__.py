@@ -1,0 +1,1 @@
+"""Role object_storage."""
