@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import ParamSpec, cast
 
-from pyinfra.api import FunctionCommand, StringCommand
+from pyinfra.api import FileUploadCommand, FunctionCommand, StringCommand
 from pyinfra.api import deploy as _deploy
 
-Commands = Generator[StringCommand | FunctionCommand, None, None]
+Commands = Generator[StringCommand | FunctionCommand | FileUploadCommand, None, None]
 P = ParamSpec("P")
 
 

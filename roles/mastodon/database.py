@@ -54,7 +54,8 @@ class ApplicationState(FactBase[Application]):
         """Lists of migrations from the release, three documents from the database, marks of the first password."""
         sql = (Path(__file__).parent / "files" / "state.sql").read_text() + status_sql()
         script = (
-            f'cd {HOME}/releases/"$1" 2>/dev/null && {{ ls db/migrate; echo =; ls db/post_migrate; }} || echo =; echo =; '
+            f'cd {HOME}/releases/"$1" 2>/dev/null && {{ ls db/migrate; echo =; ls db/post_migrate; }} || echo =; '
+            "echo =; "
             'printf "%s" "$3" | runuser -u postgres -- psql -qtAX -v ON_ERROR_STOP=1 -v owner="$2" '
             f"-d {DATABASE} -f - 2>/dev/null | tr -d '\\n' | sed 's/}}{{/}}\\n{{/g'; echo; echo =; "
             f"[ -e {FIRST_PASSWORD} ] && echo waits; [ -e {SHOWN} ] && echo shown; true"

@@ -5,6 +5,8 @@ The order is the promise: nothing of it answers the public before the lock is in
 
 from __future__ import annotations
 
+from functools import partial
+
 from mastodon_gov.instance import Node
 from mastodon_gov.instance.flows import PRIVATE, reachable
 from roles.lib import deploy
@@ -30,7 +32,7 @@ PORTS = {"web-a": 3000, "web-b": 3001, "streaming-a": 4000, "streaming-b": 4001}
 
 def files(node: Node) -> list[Entry]:
     """Environment, units and the programs that work on the host on our behalf."""
-    egress = {"private": PRIVATE, "allowed": reachable(node.instance, "mastodon")}
+    unit = partial(managed, private=PRIVATE, allowed=reachable(node.instance, "mastodon"))
     system = "/etc/systemd/system"
     secret = ManagedFile("/etc/mastodon/owner.env", program("mastodon", "owner.env", "").content, "root", "root", 0o600)
     return [
@@ -43,7 +45,7 @@ def files(node: Node) -> list[Entry]:
         secret,
         *(managed("mastodon/etc/mastodon/port.env", f"/etc/mastodon/{k}.env", node, port=v) for k, v in PORTS.items()),
         *(
-            managed(f"mastodon{system}/{name}.service", f"{system}/{name}.service", node, **egress)
+            unit(f"mastodon{system}/{name}.service", f"{system}/{name}.service", node)
             for name in ("mastodon-web@", "mastodon-sidekiq@", "mastodon-streaming@")
         ),
         managed(f"mastodon{system}/mastodon.service", f"{system}/mastodon.service", node),

@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 
-SECRET = "/var/lib/mastodon-gov/owner-first-password"
+PLACE = "/var/lib/mastodon-gov/owner-first-password"
 
 
 def main(words: list[str]) -> int:
@@ -29,12 +29,12 @@ def main(words: list[str]) -> int:
         told = (done.stderr.strip() or "it printed no password").splitlines()[-5:]
         print(f"tootctl accounts {what} {username} ended with {done.returncode}: " + "\n".join(told), file=sys.stderr)
         return 1
-    descriptor = os.open(SECRET + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    descriptor = os.open(PLACE + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(password[1] + "\n")
         file.flush()
         os.fsync(file.fileno())
-    os.replace(SECRET + ".new", SECRET)
+    os.replace(PLACE + ".new", PLACE)
     return 0
 
 
