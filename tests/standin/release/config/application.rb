@@ -17,7 +17,10 @@ module Mastodon
   class Application < Rails::Application
     config.load_defaults 7.2
     config.root = File.expand_path("..", __dir__)
-    config.eager_load = true
+    # Servers load the application before they fork; a verb loads what it needs. Loading Rails' own rest
+    # as well would double the time to start.
+    config.eager_load = Sidekiq.server? || defined?(Puma::Launcher).present?
+    config.before_eager_load { |app| app.config.eager_load_namespaces.clear }
     config.enable_reloading = false
     config.consider_all_requests_local = false
     config.autoload_lib(ignore: %w[tasks mastodon])
