@@ -1,0 +1,63 @@
+"""A command on a host of the instance, as root, over the same SSH account that deploys."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from mastodon_gov.errors import Refusal
+from mastodon_gov.instance import Instance
+
+UNREACHABLE = 255  # ssh's own exit code: the command never ran
+
+
+@dataclass(frozen=True)
+class Host:
+    """How to reach one host. `instance.addresses` knows it by name, or DNS does."""
+
+    name: str
+    directory: Path
+    instance: Instance
+
+    @property
+    def address(self) -> str:
+        """Version 4 first: a lab and many ministries route nothing else."""
+        known = sorted(self.instance.addresses.get(self.name, ()), key=lambda address: address.version)
+        return str(known[0]) if known else self.name
+
+    def ssh(self, words: list[str]) -> list[str]:
+        """The whole command line that runs these words on the host with sudo."""
+        key = self.directory / "deploy_key"
+        options = [
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "ConnectTimeout=15",
+            "-o",
+            "StrictHostKeyChecking=yes",
+            "-o",
+            "LogLevel=ERROR",
+        ]
+        options += ["-o", f"UserKnownHostsFile={self.directory / 'known_hosts'}"]
+        options += ["-i", str(key), "-o", "IdentitiesOnly=yes"] if key.exists() else []
+        return ["ssh", *options, f"deploy@{self.address}", shlex.join(["sudo", "-n", *words])]
+
+    def run(self, words: list[str], stdin: str = "", timeout: float = 120) -> str:
+        """Standard output of a command. Raises Refusal when the host is away or the command fails; `timeout` in s."""
+        try:
+            done = subprocess.run(
+                self.ssh(words), input=stdin, capture_output=True, text=True, timeout=timeout, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise Refusal(f"{self.name}: {words[0]} gave no answer within {timeout:.0f} s. Look at the host.") from None
+        if done.returncode == UNREACHABLE:
+            raise Refusal(
+                f"{self.name}: no SSH connection to deploy@{self.address}: {done.stderr.strip()}. A new host needs "
+                f"`mastodon-gov bootstrap {self.name}` first."
+            )
+        if done.returncode:
+            told = done.stderr.strip() or done.stdout.strip() or "it said nothing"
+            raise Refusal(f"{self.name}: {words[0]} ended with {done.returncode}: {told}")
+        return done.stdout
