@@ -23,8 +23,8 @@ class Problem:
     todo: str
 
     def __str__(self) -> str:
-        where = f"{self.file}, line {self.line}"
-        return f"{where}{f', {dotted(self.key)}' if self.key else ''}: found {self.found}. Allowed: {self.allowed}. {self.todo}"
+        key = f", {dotted(self.key)}" if self.key else ""
+        return f"{self.file}, line {self.line}{key}: found {self.found}. Allowed: {self.allowed}. {self.todo}"
 
 
 def dotted(key: Key) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from mastodon_gov.instance.problems import Key, Problem, dotted, show
+from mastodon_gov.instance.problems import Key, Problem, dotted
 
 WHOLE = re.compile(r"^(0|-?[1-9][0-9]*)$")
 CONSTANTS = {"true": True, "false": False, "null": None, "~": None, "": None}
@@ -44,7 +44,7 @@ class _Loader(yaml.SafeLoader):
     """PyYAML's parser without references: they hide where a value comes from."""
 
     def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML has no types here
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             mark = event.start_mark
             raise yaml.MarkedYAMLError(
@@ -57,7 +57,7 @@ def read(path: Path) -> Document:
     """Read a file; what is wrong with its form lies in the document's problems, and its data is then partial."""
     document = Document(path.name)
     try:
-        node = yaml.compose(path.read_text(encoding="utf-8-sig"), Loader=_Loader)
+        return parse(path.name, path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         document.problem(
             (), "no such file", f"a file {path.name} in {path.parent}", "Make it with `mastodon-gov init`."
@@ -68,6 +68,14 @@ def read(path: Path) -> Document:
         )
     except UnicodeDecodeError as error:
         document.problem((), f"a byte that is not UTF-8 (at {error.start})", "text in UTF-8", "Save it as UTF-8.")
+    return document
+
+
+def parse(name: str, text: str) -> Document:
+    """As `read`, for a text; `name` is what problems call it."""
+    document = Document(name)
+    try:
+        node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         _syntax(document, error)
     except yaml.reader.ReaderError as error:
@@ -133,6 +141,3 @@ def _scalar(node: yaml.Node) -> object:
     if node.value in CONSTANTS:
         return CONSTANTS[node.value]
     return int(node.value) if WHOLE.match(node.value) else node.value
-
-
-__all__ = ["Document", "read", "show"]

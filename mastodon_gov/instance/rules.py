@@ -1,0 +1,214 @@
+"""Rules between the values of an instance. Each looks only at values that are themselves right."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from mastodon_gov.instance.problems import Key, dotted, show
+from mastodon_gov.instance.sources import ADDRESSES, Sources
+
+# RFC 2606 and RFC 6761: names that belong to nobody.
+RESERVED = ("test", "example", "invalid", "localhost", "example.com", "example.net", "example.org")
+# Names that resolve inside one network only (RFC 6762, RFC 8375, ICANN's `.internal`, and habits).
+INSIDE = ("internal", "local", "lan", "home.arpa", "intranet", "corp", "home", *RESERVED)
+# Where anybody gets an address: a member of staff cannot be told from a stranger.
+PUBLIC_PROVIDERS = frozenset(
+    "aol.com fastmail.com gmail.com gmx.at gmx.ch gmx.com gmx.de gmx.net googlemail.com hotmail.com hotmail.fr "
+    "icloud.com laposte.net libero.it live.com mail.com mail.ru mailbox.org me.com msn.com naver.com orange.fr "
+    "outlook.com outlook.de pm.me posteo.de proton.me protonmail.com qq.com rediffmail.com seznam.cz t-online.de tutanota.com "
+    "web.de wp.pl yahoo.co.uk yahoo.com yahoo.de yahoo.fr yandex.com yandex.ru ymail.com zoho.com 163.com".split()
+)
+# Accounts of the system and of our roles.
+TAKEN = frozenset(
+    "root daemon bin sys www-data postgres redis mastodon mastodon-owner deploy nobody sshd chrony backup mail".split()
+)
+# Mastodon keeps these names from users; as an owner's name they invite imitation.
+RESERVED_HANDLES = frozenset("admin administrator help mod moderator root support webmaster".split())
+RSA_BYTES = 3072 // 8
+
+NAMES: tuple[Key, ...] = (("domain", "handle"), ("domain", "web"), ("domain", "media"), ("mail", "relay"))
+MAIL: tuple[Key, ...] = (
+    ("owner", "address"),
+    ("certificates", "acme", "contact"),
+    ("mail", "from_address"),
+    ("mail", "reply_to"),
+)
+SERVICES: tuple[Key, ...] = (
+    ("network", "http_proxy"),
+    ("certificates", "acme", "directory"),
+    ("object_storage", "endpoint"),
+    ("mail", "relay"),
+)
+
+
+def check_rules(sources: Sources) -> None:
+    """Note every broken rule as a problem of the value to change."""
+    for rule in (_domains, _owner, _organisations, _reserved, _services, _lab, _buckets, _administrators, _keys):
+        rule(sources)
+
+
+def under(name: str, tops: tuple[str, ...]) -> bool:
+    """Whether a host name is one of these or lies below one."""
+    return any(name == top or name.endswith(f".{top}") for top in tops)
+
+
+def _entries(group: object, name: str | None = None) -> list[Any]:
+    """The entries of a list, or of the list with this name in a group; none if it is anything else."""
+    value = group if name is None else group.get(name) if isinstance(group, dict) else None
+    return value if isinstance(value, list) else []
+
+
+def _host(value: str) -> str:
+    if "://" in value:
+        return urlsplit(value).hostname or ""
+    return value.rpartition("@")[2]
+
+
+def _domains(sources: Sources) -> None:
+    media = sources.get("domain", "media")
+    for other in ("web", "handle"):
+        if media and media == sources.get("domain", other):
+            todo = (
+                f'Choose a name of its own, such as "files.{media}": uploaded files must not share the site\'s cookies.'
+            )
+            sources.problem(
+                ("domain", "media"), f"{show(media)}, the same as domain.{other}", "a name of its own", todo
+            )
+
+
+def _staff(sources: Sources) -> Iterator[tuple[Key, str]]:
+    for place, body in enumerate(_entries(sources.data, "organisations")):
+        for index, _ in enumerate(_entries(body, "domains")):
+            key: Key = ("organisations", place, "domains", index)
+            if domain := sources.get(*key):
+                yield key, domain
+
+
+def _owner(sources: Sources) -> None:
+    address, domains = sources.get("owner", "address"), [domain for _, domain in _staff(sources)]
+    if address and domains and _host(address) not in domains:
+        todo = "Use an address of the staff, or list its domain in organisations.yaml."
+        sources.problem(("owner", "address"), show(address), f"an address at {', '.join(sorted(domains))}", todo)
+    username = sources.get("owner", "username")
+    if username in RESERVED_HANDLES:
+        todo = "Choose the name of the office or person, such as press_office."
+        sources.problem(("owner", "username"), show(username), "a name that Mastodon does not reserve", todo)
+
+
+def _organisations(sources: Sources) -> None:
+    seen: dict[str, Key] = {}
+    for key, domain in _staff(sources):
+        if domain in PUBLIC_PROVIDERS:
+            todo = "Remove it: anybody in the world can get such an address, and with it an account."
+            sources.problem(key, f"{show(domain)}, a public mail provider", "mail domains of the body itself", todo)
+        elif domain in seen:
+            todo = "Keep it where its staff work: an address must lead to one body."
+            sources.problem(key, f"{show(domain)} again (first: {dotted(seen[domain])})", "each domain once", todo)
+        seen.setdefault(domain, key)
+    ids: dict[str, int] = {}
+    for place in range(len(_entries(sources.data, "organisations"))):
+        name = sources.get("organisations", place, "id")
+        if name and name in ids:
+            found = f"{show(name)} again (first: organisations[{ids[name] + 1}])"
+            sources.problem(("organisations", place, "id"), found, "each id once", "Give this body another id.")
+        elif name:
+            ids[name] = place
+
+
+def _reserved(sources: Sources) -> None:
+    if sources.get("lab") is True or sources.faulty(("lab",)):
+        return
+    keys = (*NAMES, *MAIL, ("certificates", "acme", "directory"), ("object_storage", "endpoint"))
+    values = [(key, value) for key in keys if isinstance(value := sources.get(*key), str)]
+    for key, value in [*values, *_staff(sources)]:
+        if under(_host(value), RESERVED):
+            todo = "Write your own name; `lab: true` allows reserved names, for tests only."
+            sources.problem(key, f"{show(value)}, a name reserved for tests and examples", "a name that is yours", todo)
+        elif key[0] == "domain" and under(_host(value), INSIDE):
+            todo = "Write a name of the public DNS: other servers must find it."
+            sources.problem(key, f"{show(value)}, a name only your network knows", "a public name", todo)
+
+
+def _services(sources: Sources) -> None:
+    """A name that is not listed counts as public; the firewall would then close the way to a private service."""
+    for key in SERVICES:
+        value = sources.get(*key)
+        host = _host(value) if isinstance(value, str) else ""
+        if not host or sources.known(host) or sources.faulty(("addresses", host)):
+            continue
+        if under(host, INSIDE) or "." not in host:
+            todo = f"List {host} in {ADDRESSES}: a name not listed there counts as public, and the firewall stops it."
+            sources.problem(key, f"{show(value)}, a private name", f"a name that {ADDRESSES} lists", todo)
+
+
+def _lab(sources: Sources) -> None:
+    directory = sources.get("certificates", "acme", "directory")
+    if sources.get("lab") is True and directory and not sources.known(_host(directory)):
+        if sources.faulty(("certificates", "acme", "directory")):
+            return
+        todo = f"Use the lab's own ACME server and list it in {ADDRESSES}, or remove `lab: true`."
+        found = f"{show(directory)}, a public authority, in a lab"
+        sources.problem(("certificates", "acme", "directory"), found, f"a server that {ADDRESSES} lists", todo)
+
+
+def _buckets(sources: Sources) -> None:
+    pairs = (("media_bucket", "backup_bucket", "bucket"), ("media_user", "backup_user", "user"))
+    for first, second, what in pairs:
+        value = sources.get("object_storage", second)
+        if value and value == sources.get("object_storage", first):
+            todo = f"Make a second {what}: who can write pictures must not reach the backups."
+            found = f"{show(value)}, the same as object_storage.{first}"
+            sources.problem(("object_storage", second), found, f"a {what} of its own", todo)
+
+
+def _administrators(sources: Sources) -> None:
+    seen: set[str] = set()
+    for index in range(len(_entries(sources.data.get("access"), "administrators"))):
+        key: Key = ("access", "administrators", index, "name")
+        name = sources.get(*key)
+        if name in TAKEN:
+            sources.problem(
+                key, f"{show(name)}, an account of the system", "an account of a person", "Use a personal name."
+            )
+        elif name in seen:
+            sources.problem(key, f"{show(name)} again", "each name once", "Put all keys of one person in one entry.")
+        seen.add(name)
+
+
+def _keys(sources: Sources) -> None:
+    access = sources.data.get("access")
+    listed: list[tuple[Key, object]] = []
+    for index, key in enumerate(_entries(access, "deploy_keys")):
+        listed.append((("access", "deploy_keys", index), key))
+    for place, person in enumerate(_entries(access, "administrators")):
+        for index, key in enumerate(_entries(person, "keys")):
+            listed.append((("access", "administrators", place, "keys", index), key))
+    for where, text in listed:
+        if isinstance(text, str) and not sources.faulty(where) and (fault := _key_fault(text)):
+            sources.problem(where, fault, "the whole line of a .pub file; RSA with 3072 bits or more", "Copy it again.")
+
+
+def _key_fault(text: str) -> str | None:
+    """What is wrong with a public SSH key (RFC 4253 §6.6: length-prefixed type, then the numbers)."""
+    kind, blob = text.split()[:2]
+    try:
+        data = base64.b64decode(blob, validate=True)
+    except binascii.Error:
+        return "a key that is cut or changed (its base64 does not decode)"
+    length = int.from_bytes(data[:4], "big")
+    if data[4 : 4 + length] != kind.encode():
+        return f"a key that says {kind} and is another"
+    parts: list[bytes] = []
+    rest = data
+    while rest:
+        size = int.from_bytes(rest[:4], "big")
+        if len(rest) < 4 + size:
+            return "a key that is cut"
+        parts, rest = [*parts, rest[4 : 4 + size]], rest[4 + size :]
+    if kind == "ssh-rsa" and (len(parts) < 3 or len(parts[2].lstrip(b"\0")) < RSA_BYTES):
+        return "an RSA key of less than 3072 bits"
+    return "a key that is cut" if len(parts) < 2 else None
