@@ -38,8 +38,10 @@ def secured(relay: smtplib.SMTP, trusted: list[str]) -> None:
         relay.starttls(context=context)
     except ssl.SSLCertVerificationError as error:
         raise Failed("certificate", 0, error.verify_message) from error
-    except (ssl.SSLError, smtplib.SMTPResponseException) as error:
-        raise Failed("starttls", getattr(error, "smtp_code", 0), error) from error
+    except smtplib.SMTPResponseException as error:
+        raise Failed("starttls", error.smtp_code, error.smtp_error) from error
+    except ssl.SSLError as error:
+        raise Failed("starttls", 0, error) from error
     relay.ehlo()
 
 

@@ -1,0 +1,57 @@
+"""An instance and secrets for the tests of object storage, backups and mail."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mastodon_gov.instance import Instance, Node, Secrets
+from mastodon_gov.instance.model import MastodonSecrets, ReleaseBundle
+
+CIPHER, WRITER, RELAY_PASSWORD, OWNER_KEY = "cipher-0815", "writer-4711", 'pass "word', "owner-key-never-on-a-host"
+
+
+def instance(**changes: Any) -> Instance:
+    """The demo's shape; `changes` replace whole parts."""
+    parts: dict[str, Any] = {
+        "format": 1,
+        "lab": True,
+        "release": "4.6.5",
+        "domain": {"handle": "agency.test", "web": "social.agency.test", "media": "files.social.agency.test"},
+        "owner": {"username": "owner", "address": "owner@agency.test"},
+        "access": {"networks": ["10.90.0.1/32"], "deploy_keys": ["ssh-ed25519 AAAA"]},
+        "network": {"resolvers": ["10.90.0.12"], "time_servers": ["time.agency.test"]},
+        "certificates": {"acme": {"directory": "https://acme.world.test/dir", "contact": "it@agency.test"}},
+        "object_storage": storage(),
+        "mail": {"relay": "mail.world.test", "from_address": "social@agency.test"},
+        "organisations": [{"id": "agency", "name": "The Agency", "domains": ["agency.test"]}],
+        "addresses": {"s3.world.test": ["10.90.0.12"], "mail.world.test": ["10.90.0.12"]},
+    }
+    return Instance.model_validate({**parts, **changes})
+
+
+def storage(**changes: Any) -> dict[str, Any]:
+    """The part object_storage."""
+    names = {"endpoint": "https://s3.world.test:8443", "media_bucket": "media", "backup_bucket": "backups"}
+    return {**names, "backup_lock_days": 14, **changes}
+
+
+def secrets(**changes: Any) -> Secrets:
+    """Values that a test can find again where they must not be."""
+    keys = {name: {"access_key": f"{name}-access", "secret_key": f"{name}-secret"} for name in ("owner", "media")}
+    keys["owner"]["secret_key"] = OWNER_KEY
+    parts: dict[str, Any] = {
+        "format": 1,
+        "mastodon": dict.fromkeys(MastodonSecrets.model_fields, "x"),
+        "redis": {"password": "x"},
+        "mail": {"login": "social", "password": RELAY_PASSWORD},
+        "object_storage": {**keys, "backups": {"access_key": "backups-access", "secret_key": WRITER}},
+        "backups": {"cipher_pass": CIPHER},
+    }
+    return Secrets.model_validate({**parts, **changes})
+
+
+def node(**changes: Any) -> Node:
+    """The one host."""
+    texts = dict.fromkeys(("name", "version", "archive", "signature", "signers"), "x")
+    release = ReleaseBundle(**texts, standin=True, packages=())
+    return Node(name="h", groups=frozenset(), instance=instance(**changes), secrets=secrets(), release=release)

@@ -1,0 +1,185 @@
+"""Backups: what is written on the host, and what is done about what the host says."""
+
+from __future__ import annotations
+
+import configparser
+import copy
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mastodon_gov.instance import Node
+from roles.backups.role import BackupState, Observed, files, refusal, steps
+from roles.lib.files import ManagedFile
+from tests.unit.storage_sample import CIPHER, OWNER_KEY, WRITER, instance, node, storage
+
+PROGRAM = Path(__file__).parents[2] / "roles" / "backups" / "files" / "backup_status.py"
+
+
+def program() -> Any:
+    """backup-status as a module."""
+    spec = importlib.util.spec_from_file_location("backup_status", PROGRAM)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def written(at: Node) -> dict[str, ManagedFile]:
+    """Files by path."""
+    return {entry.path: entry for entry in files(at) if isinstance(entry, ManagedFile)}
+
+
+def conf(at: Node) -> configparser.ConfigParser:
+    """pgbackrest.conf, read as pgBackRest does."""
+    parsed = configparser.ConfigParser(interpolation=None)
+    parsed.read_string(written(at)["/etc/pgbackrest.conf"].content)
+    return parsed
+
+
+def test_the_configuration_names_this_instance() -> None:
+    given = conf(node())["global"]
+    assert given["repo1-s3-endpoint"] == "s3.world.test"
+    assert given["repo1-storage-port"] == "8443"
+    assert given["repo1-s3-bucket"] == "backups"
+    assert (given["repo1-s3-key"], given["repo1-s3-key-secret"]) == ("backups-access", WRITER)
+    assert given["repo1-cipher-pass"] == CIPHER
+    assert conf(node()).sections() == ["global", "social"]
+
+
+def test_a_service_on_the_usual_port() -> None:
+    at = node(object_storage=storage(endpoint="https://s3.example.org"))
+    assert conf(at)["global"]["repo1-storage-port"] == "443"
+
+
+def test_secrets_stand_in_one_file_that_only_postgres_reads() -> None:
+    for path, entry in written(node()).items():
+        if path == "/etc/pgbackrest.conf":
+            assert (entry.user, entry.group, entry.mode) == ("root", "postgres", 0o640)
+        else:
+            assert CIPHER not in entry.content
+            assert WRITER not in entry.content
+        assert OWNER_KEY not in entry.content
+
+
+def test_the_nightly_unit_reaches_the_store_and_nothing_else() -> None:
+    unit = written(node())["/etc/systemd/system/mfg-backup.service"].content.splitlines()
+    assert "IPAddressDeny=any" in unit
+    assert "IPAddressAllow=10.90.0.12/32" in unit
+    assert "ProtectSystem=strict" in unit
+    public = node(addresses={})
+    assert "IPAddressDeny=any" not in written(public)["/etc/systemd/system/mfg-backup.service"].content
+
+
+def test_the_timer_says_utc() -> None:
+    timer = written(node(backups={"full_at": "23:05"}))["/etc/systemd/system/mfg-backup.timer"].content
+    assert "OnCalendar=*-*-* 23:05:00 UTC" in timer.splitlines()
+
+
+GOOD: dict[str, Any] = {
+    "repository": {"code": 0, "message": "ok", "system_ids": ["71"]},
+    "archiver": {"mode": "on", "ready": 0, "oldest_ready_age": None, "system_id": "71"},
+    "label": "20261121-023000F",
+    "damaged": False,
+    "last_full": 1000,
+    "last_full_age": 3600,
+    "dropped_wal": [],
+}
+
+
+def state(**changes: dict[str, Any] | Any) -> dict[str, Any]:
+    """GOOD with parts of it changed."""
+    found = copy.deepcopy(GOOD)
+    for key, value in changes.items():
+        found[key] = {**found[key], **value} if isinstance(value, dict) else value
+    return found
+
+
+def words(found: dict[str, Any]) -> list[str]:
+    """What would be done, in a word each."""
+    known = ("stanza-create", "check", "systemctl start mfg-backup.service")
+    return [next(word for word in known if step.endswith(word) or f"{word} ||" in step) for step in steps(found, "s")]
+
+
+ALL = ["stanza-create", "check", "systemctl start mfg-backup.service"]
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ({}, ALL),
+        (state(repository={"code": 1, "system_ids": []}), ALL),
+        (state(repository={"code": 3, "system_ids": []}), ALL),
+        (state(repository={"code": 2}), ALL[1:]),
+        (GOOD, []),
+    ],
+    ids=["new host", "no stanza", "half a stanza", "no backup", "settled"],
+)
+def test_only_what_is_missing_is_done(found: dict[str, Any], expected: list[str]) -> None:
+    assert words(found) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"repository": {"code": 99, "message": "[FormatError] key/value found outside of section"}}, "cipher_pass"),
+        ({"repository": {"code": -1, "message": "no answer within 25 s"}}, "no answer within 25 s"),
+        ({"repository": {"code": 99, "message": "[ProtocolError] 403"}}, "object_storage.backups in the secrets"),
+        ({"archiver": {"system_id": "99"}}, "holds the backups of another database (system id 71, this one is 99)"),
+        ({"archiver": {"error": "no socket"}}, "PostgreSQL does not answer on the host: no socket"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(changes: dict[str, Any], expected: str) -> None:
+    sentence = refusal(state(**changes), instance())
+    assert sentence
+    assert expected in sentence
+    assert CIPHER not in sentence
+
+
+def test_a_usable_repository_is_not_refused() -> None:
+    assert refusal(GOOD, instance()) is None
+    assert refusal(state(repository={"code": 1, "system_ids": []}), instance()) is None
+
+
+def test_the_fact_reads_systemd_and_the_program() -> None:
+    fact = BackupState()
+    assert fact.process(["yes", '{"stanza": "social"}']) == Observed({"stanza": "social"}, stale=True)
+    assert fact.process(["no"]) == Observed({}, stale=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"repository": {"code": 2, "message": "no valid backups"}}, "not in order: no valid backups"),
+        ({"last_full_age": 27 * 3600}, "older than 26 hours"),
+        ({"last_full_age": None}, "older than 26 hours"),
+        ({"damaged": True}, "damaged pages"),
+        ({"archiver": {"mode": "off"}}, "archive_mode is off"),
+        ({"archiver": {"ready": 11}}, "11 WAL files wait"),
+        ({"archiver": {"ready": 1, "oldest_ready_age": 301}}, "1 WAL files wait"),
+        ({"archiver": {"system_id": "99"}}, "another database cluster"),
+        ({"dropped_wal": ["0A", "0B"]}, "2 WAL files were thrown away"),
+    ],
+)
+def test_each_problem_has_its_sentence(changes: dict[str, Any], expected: str) -> None:
+    found = program().problems(state(**changes))
+    assert len(found) == 1
+    assert expected in found[0]
+
+
+def test_no_problem_no_sentence() -> None:
+    assert program().problems(GOOD) == []
+
+
+def test_dropped_wal_counts_until_the_next_backup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = program()
+    monkeypatch.setattr(module, "LOG", str(tmp_path))
+    line = "2026-11-21 11:20:58.123 P00   WARN: dropped WAL file '0000000100000000000000C9' because archive queue"
+    (tmp_path / "social-archive-push-async.log").write_text(f"-------------------PROCESS START\n{line} exceeded 64MB\n")
+    (tmp_path / "other-archive-push-async.log").write_text(line)
+    at = module.time.mktime((2026, 11, 21, 11, 20, 58, 0, 0, -1))
+    assert module.dropped("social", at - 1) == ["0000000100000000000000C9"]
+    assert module.dropped("social", at + 1) == []
