@@ -1,0 +1,110 @@
+"""What the control node reads from a bundle, writes about it, and how it is signed and verified."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, ValidationError
+
+from mastodon_gov.errors import Refusal
+from mastodon_gov.release.pins import Frozen
+
+NAMESPACE = "mastodon-release"
+FORMAT = 1
+PROGRAMS = Path(__file__).parents[2] / "roles/mastodon/files"
+INSTALLER = PROGRAMS / "release_install.py"
+
+
+class Release(Frozen):
+    """RELEASE.json, as far as it is known before packing; `epoch` in seconds since 1970, `bytes` unpacked."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    format: int = FORMAT
+    name: str
+    version: str
+    digest8: str
+    standin: bool
+    commit: str | None
+    source_digest: str | None
+    debian: str
+    arch: str
+    epoch: int
+    build_date: str
+    node: str | None
+    toolchain: dict[str, str]
+    runtime_packages: list[str]
+    files: int = 0
+    bytes: int = 0
+
+    @property
+    def file(self) -> str:
+        """The archive's file name."""
+        standin = "-standin" if self.standin else ""
+        return f"mastodon-{self.version}-debian{self.debian}-{self.arch}{standin}.tar.zst"
+
+
+def read_release(bundle: Path) -> tuple[Release, str]:
+    """RELEASE.json and the manifest's SHA-256, without unpacking the rest. It does not verify: `verify` does."""
+    with subprocess.Popen(["zstd", "-dcq", bundle], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as zstd:
+        try:
+            with tarfile.open(fileobj=zstd.stdout, mode="r|") as tar:
+                head = [
+                    content.read()
+                    for member in (tar.next(), tar.next(), tar.next())[1:]
+                    if member and (content := tar.extractfile(member))
+                ]
+            return Release.model_validate_json(head[0]), hashlib.sha256(head[1]).hexdigest()
+        except (tarfile.TarError, EOFError, IndexError, ValidationError) as error:
+            raise Refusal(
+                f"{bundle}: this is no release bundle. Bundles are made by `mastodon-gov release build`."
+            ) from error
+        finally:
+            zstd.kill()
+
+
+def verify(bundle: Path, signers: Path) -> dict[str, Any]:
+    """The host's own verification, run here: signature, every file, every link. Needs no network."""
+    argv = [sys.executable, str(INSTALLER), str(bundle), "--verify", "--signers", str(signers)]
+    done = subprocess.run([*argv, "--namespace", NAMESPACE], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Refusal(done.stderr.strip())
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def sign(bundle: Path, key: Path) -> Path:
+    """The detached signature FILE.sig, by Debian's ssh-keygen; a passphrase is asked on the terminal."""
+    if not key.is_file():
+        raise Refusal(f"{key}: the key to sign with is not there. Name it with --key (see docs/operator/releases.md).")
+    signature = bundle.with_name(bundle.name + ".sig")
+    signature.unlink(missing_ok=True)
+    argv = ["ssh-keygen", "-Y", "sign", "-f", str(key), "-n", NAMESPACE, str(bundle)]
+    done = subprocess.run(argv, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise Refusal(f"{key}: ssh-keygen did not sign {bundle.name}: {done.stderr.strip()}")
+    return signature
+
+
+def lab_key(directory: Path) -> tuple[Path, Path]:
+    """A key and its allowed_signers file for stand-ins, made on first use: no ministry would trust it."""
+    key, signers = directory / "standin-key", directory / "allowed_signers"
+    if not key.exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        keygen = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "stand-in", "-f", str(key)]
+        subprocess.run(keygen, check=True)
+    public = key.with_name(key.name + ".pub").read_text()
+    line = f'standin@lab namespaces="{NAMESPACE}" {public}'
+    known = signers.read_text() if signers.exists() else ""
+    if line not in known:
+        part = signers.with_name(signers.name + ".part")
+        part.write_text(known + line)
+        os.replace(part, signers)
+    return key, signers

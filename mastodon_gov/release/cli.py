@@ -1,0 +1,131 @@
+"""The verbs of `mastodon-gov release`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from mastodon_gov.errors import Refusal
+from mastodon_gov.lab.lab import Lab
+from mastodon_gov.lab.state import MachineSpec
+from mastodon_gov.release import hosts
+from mastodon_gov.release.build import TOOLS, Builder
+from mastodon_gov.release.build import build as build_bundle
+from mastodon_gov.release.bundle import lab_key, read_release
+from mastodon_gov.release.bundle import verify as verify_bundle
+from mastodon_gov.release.pins import pins
+from mastodon_gov.release.recipe import STANDIN, Recipe
+from mastodon_gov.release.remote import Remote
+from mastodon_gov.release.sources import Sources, read_sources
+
+LAB = "release"  # the name of the lab whose only machine builds
+LAB_CA = Path("/etc/ssl/certs/ca-certificates.crt")  # a lab machine trusts what the machine it runs on trusts
+existing = click.Path(path_type=Path, exists=True)
+signers_option = click.option(
+    "--signers",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("releases/allowed_signers"),
+    show_default=True,
+    help="Keys the ministry trusts (the file format is in ssh-keygen(1), ALLOWED SIGNERS).",
+)
+out_option = click.option(
+    "--bundles",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("releases"),
+    show_default=True,
+    help="Where bundles lie.",
+)
+on_option = click.option("--on", "host", required=True, help="Name of the host, as ssh knows it.")
+
+
+@click.group()
+def release() -> None:
+    """Release bundles: build, verify, list, install, prune."""
+
+
+@release.command()
+@click.argument("version")
+@click.option("--standin", is_flag=True, help="Build the stand-in, which is not Mastodon, for a lab.")
+@click.option("--recipe", type=existing, help="Directory of a recipe (docs/operator/releases.md).")
+@click.option("--on", "host", default="lab", show_default=True, help="Clean Debian 13 machine, as ssh knows it.")
+@click.option("--key", type=existing, help="SSH key that signs; a stand-in has its own.")
+@click.option("--sources", type=existing, help="YAML: git_url, gem_source, npm_registry, http_proxy, ca_file.")
+@out_option
+@signers_option
+def build(  # noqa: PLR0913, PLR0917  each is an option of the command line
+    version: str,
+    standin: bool,
+    recipe: Path | None,
+    host: str,
+    key: Path | None,
+    sources: Path | None,
+    bundles: Path,
+    signers: Path,
+) -> None:
+    """Build VERSION on a clean machine and put the signed bundle here. Changes that machine and the bundles."""
+    pins().version(version)
+    what = chosen_recipe(standin, recipe)
+    if standin and not key:
+        key, signers = lab_key(bundles)
+    if key is None:
+        raise Refusal("release build: name the ministry's key with --key; only a stand-in is signed without one.")
+    where = read_sources(sources) if sources else Sources(ca_file=LAB_CA if host == "lab" else None)
+    remote = lab_builder(what) if host == "lab" else Remote(("ssh", host))
+    made = build_bundle(Builder(remote, what, version, where, click.echo), bundles, key, signers)
+    if host == "lab":
+        Lab.open(LAB).down()
+    click.echo(f"{made}")
+
+
+def chosen_recipe(standin: bool, directory: Path | None) -> Recipe:
+    """The stand-in's recipe or a given one; never a stand-in silently."""
+    if standin == bool(directory):
+        raise Refusal(
+            "release build: say what to build: --standin for a lab, or --recipe DIRECTORY for real Mastodon. "
+            "This repository holds no recipe of real Mastodon (docs/decisions/release-bundles.md says why)."
+        )
+    return Recipe(directory or STANDIN, standin)
+
+
+def lab_builder(recipe: Recipe) -> Remote:
+    """A fresh lab machine, or the one an unfinished build left."""
+    packages = tuple(sorted({*TOOLS, *recipe.packages("build")}))
+    lab = Lab.up(LAB, [MachineSpec("builder", layer_packages=packages, index=14)], say=click.echo)
+    return Remote(("ssh", "-F", str(lab.ssh_config), "builder"))
+
+
+@release.command()
+@click.argument("file", type=existing)
+@signers_option
+def verify(file: Path, signers: Path) -> None:
+    """Check the signature and every file of a bundle, as a host does. Changes nothing, needs no network."""
+    click.echo(json.dumps(verify_bundle(file, signers)))
+
+
+@release.command("list")
+@out_option
+def list_(bundles: Path) -> None:
+    """Bundles that lie here, and the versions that can be built."""
+    for file in sorted(bundles.glob("mastodon-*.tar.zst")):
+        about, _ = read_release(file)
+        click.echo(f"{file.name}  {about.name}{'  stand-in' if about.standin else ''}  built from {about.build_date}")
+    click.echo(f"known versions: {', '.join(pins().known())}")
+
+
+@release.command()
+@click.argument("file", type=existing)
+@on_option
+@click.option("--allow-standin", is_flag=True, help="The host belongs to a lab.")
+@signers_option
+def install(file: Path, host: str, allow_standin: bool, signers: Path) -> None:
+    """Send a bundle to a host and unpack it beside the others. Nothing that runs there is touched."""
+    click.echo(json.dumps(hosts.install_on(Remote(("ssh", host)), file, signers, allow_standin=allow_standin)))
+
+
+@release.command()
+@on_option
+def prune(host: str) -> None:
+    """Remove releases from a host that no slot uses; at least two stay."""
+    click.echo(json.dumps(hosts.prune_on(Remote(("ssh", host)))))
