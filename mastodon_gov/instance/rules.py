@@ -17,10 +17,13 @@ RESERVED = ("test", "example", "invalid", "localhost", "example.com", "example.n
 INSIDE = ("internal", "local", "lan", "home.arpa", "intranet", "corp", "home", *RESERVED)
 # Where anybody gets an address: a member of staff cannot be told from a stranger.
 PUBLIC_PROVIDERS = frozenset(
-    "aol.com fastmail.com gmail.com gmx.at gmx.ch gmx.com gmx.de gmx.net googlemail.com hotmail.com hotmail.fr "
-    "icloud.com laposte.net libero.it live.com mail.com mail.ru mailbox.org me.com msn.com naver.com orange.fr "
-    "outlook.com outlook.de pm.me posteo.de proton.me protonmail.com qq.com rediffmail.com seznam.cz t-online.de tutanota.com "
-    "web.de wp.pl yahoo.co.uk yahoo.com yahoo.de yahoo.fr yandex.com yandex.ru ymail.com zoho.com 163.com".split()
+    """
+    163.com aol.com fastmail.com gmail.com gmx.at gmx.ch gmx.com gmx.de gmx.net googlemail.com hotmail.com
+    hotmail.fr icloud.com laposte.net libero.it live.com mail.com mail.ru mailbox.org me.com msn.com naver.com
+    orange.fr outlook.com outlook.de pm.me posteo.de proton.me protonmail.com qq.com rediffmail.com seznam.cz
+    t-online.de tutanota.com web.de wp.pl yahoo.co.uk yahoo.com yahoo.de yahoo.fr yandex.com yandex.ru ymail.com
+    zoho.com
+    """.split()
 )
 # Accounts of the system and of our roles.
 TAKEN = frozenset(

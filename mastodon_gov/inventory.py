@@ -1,0 +1,85 @@
+"""What an instance's `inventory.py` needs: its hosts with their `Node` and how to reach them.
+
+This is the one place that knows where the age identity lies.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import paramiko
+
+from mastodon_gov import secrets
+from mastodon_gov.errors import Refusal
+from mastodon_gov.instance import Instance, Node
+from mastodon_gov.instance.load import load
+from mastodon_gov.release.select import selected
+
+WRONG_USAGE = 2
+# A role branches on these names; a group nobody knows would silently deploy nothing.
+GROUPS = ("database", "redis", "mastodon", "proxy", "storage")
+
+HostList = list[tuple[str, dict[str, Any]]]
+
+
+def identity_path(directory: Path) -> Path:
+    """Where the age identity of this instance lies (it may not be there yet)."""
+    if given := os.environ.get("MASTODON_GOV_IDENTITY"):
+        return Path(given)
+    beside = directory / "identity.txt"
+    return beside if beside.exists() else Path.home() / ".config/mastodon-gov/identity.txt"
+
+
+def groups(inventory_file: str, hosts: Mapping[str, Iterable[str]]) -> dict[str, HostList]:
+    """The groups pyinfra reads, each a list of hosts. Ends the program with sentences and code 2 if a file is wrong."""
+    try:
+        return read_groups(Path(inventory_file).resolve().parent, hosts)
+    except Refusal as refusal:
+        # Above us is pyinfra, which would show a traceback.
+        print(refusal, file=sys.stderr)
+        sys.exit(WRONG_USAGE)
+
+
+def read_groups(directory: Path, hosts: Mapping[str, Iterable[str]]) -> dict[str, HostList]:
+    """As `groups`, with a Refusal for what is wrong."""
+    named = {group: list(names) for group, names in hosts.items()}
+    if unknown := [group for group in named if group not in GROUPS]:
+        raise Refusal(f"inventory.py: found the group {unknown[0]}. Allowed: {', '.join(GROUPS)}. Rename it.")
+    instance = load(directory)
+    found = secrets.read(directory, identity_path(directory))
+    release = selected(instance, directory)
+    member = {name: frozenset(g for g in named if name in named[g]) for names in named.values() for name in names}
+    data = {
+        name: _host(directory, instance, Node(name=name, groups=of, instance=instance, secrets=found, release=release))
+        for name, of in member.items()
+    }
+    return {group: [(name, data[name]) for name in names] for group, names in named.items()}
+
+
+def _host(directory: Path, instance: Instance, node: Node) -> dict[str, Any]:
+    """Host data: the node, and how pyinfra signs in. Only host keys of `known_hosts` are believed."""
+    addresses = sorted(instance.addresses.get(node.name, ()), key=lambda address: address.version)
+    key = directory / "deploy_key"
+    return {
+        "node": node,
+        "ssh_hostname": str(addresses[0]) if addresses else node.name,
+        "ssh_user": "deploy",
+        **({"ssh_key": str(key)} if key.exists() else {}),
+        "ssh_known_hosts_file": str(directory / "known_hosts"),
+        "ssh_strict_host_key_checking": "yes",
+        "ssh_paramiko_connect_kwargs": {"transport_factory": _without_delay},
+        "_sudo": True,
+    }
+
+
+def _without_delay(sock: socket.socket, **options: Any) -> paramiko.Transport:
+    """paramiko leaves Nagle's algorithm on: small packets then wait 40 ms for a delayed acknowledgement."""
+    # Through a jump host the "socket" is a channel, which has no such option.
+    if isinstance(sock, socket.socket):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return paramiko.Transport(sock, **options)
