@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance import Instance
 from mastodon_gov.instance.model import AccessKey
-from mastodon_gov.storage.client import code, connect, sentences, trust
+from mastodon_gov.storage.client import code, connect, reached, sentences
 from mastodon_gov.storage.settings import Action, Found, Wanted, difference, wanted
 
 # How long a service may take to show what it has taken (seconds); large ones are not consistent at once.
@@ -95,7 +95,7 @@ def apply(client: Any, region: str, action: Action) -> None:
 def pending(instance: Instance, owner: AccessKey) -> list[tuple[Wanted, list[Action]]]:
     """What a deploy would change, bucket by bucket; reads only. Refusal: a sentence."""
     plans = []
-    with trust(instance) as bundle:
+    with reached(instance) as bundle:
         client = connect(instance, owner, bundle)
         for bucket in wanted(instance):
             with sentences(instance, "owner", bucket.name):
@@ -106,7 +106,7 @@ def pending(instance: Instance, owner: AccessKey) -> list[tuple[Wanted, list[Act
 
 def settle(instance: Instance, owner: AccessKey, bucket: Wanted, actions: list[Action]) -> None:
     """Send the changes of one bucket and read them back. Refusal: a change was refused, or was taken and not kept."""
-    with trust(instance) as bundle, sentences(instance, "owner", bucket.name):
+    with reached(instance) as bundle, sentences(instance, "owner", bucket.name):
         client = connect(instance, owner, bundle)
         for action in actions:
             apply(client, instance.object_storage.region, action)

@@ -6,6 +6,7 @@ that any S3 service will do.
 
 from __future__ import annotations
 
+import socket
 import ssl
 import tempfile
 from collections.abc import Iterator
@@ -51,8 +52,9 @@ def code(error: ClientError) -> str:
 
 
 @contextmanager
-def trust(instance: Instance) -> Iterator[str]:
-    """Path of a file with the system's certificate authorities and the instance's own, for boto3."""
+def reached(instance: Instance) -> Iterator[str]:
+    """Inside, names of addresses.yaml lead where the instance says; gives the path of a file for boto3 with the
+    certificate authorities of the system and of the instance."""
     system = Path(ssl.get_default_verify_paths().cafile or SYSTEM_STORE)
     store = system if system.exists() else Path(SYSTEM_STORE)
     if not store.exists():
@@ -60,10 +62,26 @@ def trust(instance: Instance) -> Iterator[str]:
             f"This machine has no store of certificate authorities: {SYSTEM_STORE} does not exist. "
             "Install the package ca-certificates, then run this again."
         )
-    with tempfile.NamedTemporaryFile("w", suffix=".pem") as bundle:
+    with tempfile.NamedTemporaryFile("w", suffix=".pem") as bundle, _resolved(instance):
         bundle.write("\n".join([store.read_text(), *instance.trusted_ca]) + "\n")
         bundle.flush()
         yield bundle.name
+
+
+@contextmanager
+def _resolved(instance: Instance) -> Iterator[None]:
+    """A ministry's S3 often has a name that only its own network knows; boto3 has no other way to be told."""
+    real = socket.getaddrinfo
+
+    def known(name: Any, *rest: Any, **options: Any) -> Any:
+        listed = instance.addresses.get(str(name)) or (name,)
+        return [found for each in listed for found in real(each if each is name else str(each), *rest, **options)]
+
+    socket.getaddrinfo = known  # type: ignore[assignment]  # passes on whatever it was given
+    try:
+        yield
+    finally:
+        socket.getaddrinfo = real
 
 
 def connect(instance: Instance, key: AccessKey | None, bundle: str) -> Any:  # boto3 makes its clients at run time

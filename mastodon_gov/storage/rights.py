@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance import Instance, Secrets
-from mastodon_gov.storage.client import DENIED, code, connect, sentences, trust
+from mastodon_gov.storage.client import DENIED, code, connect, reached, sentences
 
 PREFIX = "mfg-probe"
 # A syntactically right version that no object has.
@@ -50,7 +50,7 @@ def rights(instance: Instance, secrets: Secrets) -> list[str]:
     """Sentences about every key that may too little or too much; none is good. Takes about two seconds."""
     storage = instance.object_storage
     keys = {name: getattr(secrets.object_storage, name) for name in KEYS}
-    with trust(instance) as bundle:
+    with reached(instance) as bundle:
         made = {name: connect(instance, keys.get(name), bundle) for name in (*KEYS, "anonymous")}
         clients = Clients(**made, media_bucket=storage.media_bucket, backup_bucket=storage.backup_bucket)
         try:

@@ -17,10 +17,11 @@ Json = dict[str, Any]
 # An upload that was begun and never ended costs money and is seen by nobody (days).
 ABORT_UPLOADS = 2
 
-# No access list of an object ever opens it; only our policies give rights. The two switches about policies stay off:
-# radosgw 18.2.7 takes every policy for a public one (seen: it refused the policy of the backup bucket).
+# An access list of an object opens nothing; only our policies give rights. The other three switches stay off, as
+# radosgw 18.2.7 then refuses what is right (seen): with BlockPublicAcls every upload by a key that does not own the
+# bucket, with BlockPublicPolicy every policy.
 ACCESS_BLOCK: Json = {
-    "BlockPublicAcls": True,
+    "BlockPublicAcls": False,
     "IgnorePublicAcls": True,
     "BlockPublicPolicy": False,
     "RestrictPublicBuckets": False,
@@ -147,7 +148,7 @@ def difference(bucket: Wanted, found: Found) -> list[Action]:
         why = "has other rules for old versions" if found.lifecycle else "has no rule for old versions"
         actions.append(_action(bucket, "lifecycle", lifecycle(bucket), why))
     if found.access_block is not None and found.access_block != ACCESS_BLOCK:
-        actions.append(_action(bucket, "access_block", ACCESS_BLOCK, "does not block public access lists"))
+        actions.append(_action(bucket, "access_block", ACCESS_BLOCK, "lets access lists of objects open them"))
     if statements(found.policy) != statements(policy(bucket)):
         why = "has another policy" if found.policy else "has no policy"
         actions.append(_action(bucket, "policy", policy(bucket), why))
