@@ -149,7 +149,7 @@ def _learn(lab: Lab) -> WorldFacts:
     facts = {
         "bundle": str(bundle),
         "endpoint": f"https://{services.S3}",
-        "acme_directory": f"https://{services.ACME}:14000/dir",
+        "acme_directory": services.ACME_DIRECTORY,
         "mail_relay": services.MAIL,
         "mail": {"login": LOGIN, "password": mail["password"]},
         "keys": {uid: _access_key(machine, uid) for uid in USERS},

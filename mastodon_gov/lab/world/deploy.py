@@ -18,6 +18,7 @@ from roles.radosgw.role import Storage, User, radosgw
 PACKAGES = ["nginx", "opensmtpd", "pebble", "unbound"]
 UNBOUND = "/etc/unbound/unbound.conf.d/60-mfg-world.conf"
 PEBBLE_UNIT = "/etc/systemd/system/mfg-pebble.service"
+SMTPD_DROP_IN = "/etc/systemd/system/opensmtpd.service.d/60-mfg.conf"
 APEX = "/etc/nginx/conf.d/60-mfg-apex.conf"
 TLS = (CERTIFICATE, KEY)
 
@@ -37,6 +38,8 @@ def files(world: World) -> list[Entry]:
         ManagedFile(f"{ETC}/credentials", world.credentials, group="opensmtpd", mode=0o640),
         ManagedFile(services.MAIL_MODE, services.MAIL_MODES["accept"]),
         ManagedFile("/etc/smtpd.conf", services.SMTPD),
+        Directory(str(Path(SMTPD_DROP_IN).parent)),
+        ManagedFile(SMTPD_DROP_IN, services.SMTPD_DROP_IN),
         Directory("/usr/local/lib/mastodon-gov"),
         ManagedFile(services.PUBLISH, publish, mode=0o755),
         ManagedFile(f"{ETC}/pebble.json", services.pebble(world)),

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import json
-from email import message_from_string, policy
+from email import message_from_bytes, policy
 from email.message import EmailMessage
 
 from mastodon_gov.lab.lab import Lab
 from mastodon_gov.lab.world.services import MAIL_MODE, MAIL_MODES, POSTBOX
 
-# Oldest first. Only whole messages are in `new`: delivery renames them into it.
+# Oldest first. Only whole messages are in `new`: delivery renames them into it. Latin-1 is bytes as they are.
 READ = f"""\
 import json, pathlib
 kept = sorted(pathlib.Path("{POSTBOX}/Maildir/new").glob("*"), key=lambda path: path.stat().st_mtime_ns)
-print(json.dumps([path.read_bytes().decode(errors="replace") for path in kept]))
+print(json.dumps([path.read_bytes().decode("latin-1") for path in kept]))
 """
 
 
 def read_mail(lab: Lab) -> list[EmailMessage]:
     """Every message that arrived, oldest first."""
     texts = json.loads(lab.machine("world").ssh(["python3", "-"], stdin=READ).stdout)
-    return [message_from_string(text, policy=policy.default) for text in texts]
+    return [message_from_bytes(text.encode("latin-1"), policy=policy.default) for text in texts]
 
 
 def set_mode(lab: Lab, mode: str) -> None:

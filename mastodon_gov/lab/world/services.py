@@ -10,6 +10,7 @@ S3, ACME, MAIL, NS = (f"{name}.world.test" for name in ("s3", "acme", "mail", "n
 STAFF_DOMAINS = ("agency.test", "council.test")
 # A foreign domain with a mail exchanger: without one, Mastodon refuses a stranger for the wrong reason.
 FOREIGN_DOMAIN = "outside.test"
+ACME_DIRECTORY = f"https://{ACME}:14000/dir"
 # Which names point to which machine of the lab. Every name below world.test points to `world`.
 NAMES: dict[str, tuple[str, ...]] = {
     "world": STAFF_DOMAINS,
@@ -57,6 +58,13 @@ match from any auth for any action "keep"
 match from any for domain {{ {_EXCHANGED} }} action "keep"
 """
 MAIL_MODES = {"accept": "# Mail is accepted.\n", "refuse": "match from any for any reject\n"}
+
+# smtpd forks before it listens; whoever starts or restarts it must be able to send at once.
+SMTPD_DROP_IN = """\
+[Service]
+ExecStartPost=/bin/bash -c 'until : < /dev/tcp/127.0.0.1/587; do sleep 0.05; done 2>/dev/null'
+TimeoutStartSec=20
+"""
 
 # Every authorization is checked anew and no nonce is refused at random: a test must not pass or fail by chance.
 PEBBLE_UNIT = f"""\
