@@ -60,7 +60,8 @@ def up(
         Lab.up(lab_name, specs, state_dir=state_dir, say=click.echo)
         return
     with Lab.temporary(lab_name, specs, state_dir=state_dir, say=click.echo):
-        click.pause("The lab is up. Press a key to remove it.")
+        click.echo("The lab is up. End the input (Ctrl-D) or press Ctrl-C to remove it.")
+        sys.stdin.read()
 
 
 @lab.command()

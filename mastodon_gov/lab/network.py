@@ -180,7 +180,7 @@ def docker_warning(number: int) -> str | None:
     name = bridge(number)
     return (
         "the host drops forwarded packets (chain `ip filter FORWARD`, usually set by Docker): machines of this "
-        "lab cannot reach the package archive. Allow it: "
+        "lab cannot reach the package archive, and maybe not each other. Allow it: "
         f"`iptables -I DOCKER-USER -i {name} -j ACCEPT; iptables -I DOCKER-USER -o {name} -j ACCEPT`"
     )
 

@@ -51,7 +51,7 @@ class CgroupStarter:
 
 
 class SystemdStarter:
-    """For hosts with systemd as PID 1. Not run on our build machine, which has none (see docs/lab.md)."""
+    """For hosts with systemd as PID 1; tests/lab/test_lab_systemd.py runs it inside a lab machine."""
 
     register = "yes"
 

@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from mastodon_gov.errors import Refusal
 
 DEFAULT_STATE_DIR = Path("/var/tmp/mfg-lab")  # noqa: S108 - many GB, and it has to outlive a reboot
 NAME = re.compile(r"[a-z][a-z0-9-]{0,29}")
+LOCK_SECONDS = 3.0
 RESERVED = {"cache", "locks"}
 # Fixed, so that inventories and documentation can name the demo's addresses.
 KNOWN_INDEXES = {"social": 11, "world": 12, "outside": 13, "builder": 14}
@@ -166,8 +168,13 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def lock_lab(places: Places) -> int:
-    """Take the lab's lock or refuse with the holder's process number."""
-    fd = try_lock(places.lock)
+    """Take the lab's lock or refuse with the holder's process number.
+
+    Waits a little, because `reap` of another process holds each lock for a moment to look.
+    """
+    deadline = time.monotonic() + LOCK_SECONDS
+    while (fd := try_lock(places.lock)) is None and time.monotonic() < deadline:
+        time.sleep(0.05)
     if fd is None:
         holder = places.lock.read_text().strip() or "unknown"
         raise Refusal(
