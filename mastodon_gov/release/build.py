@@ -41,10 +41,12 @@ mkdir -p {work} {releases}
 install -d -o mastodon-build {work}/home {work}/cache
 """
 
+# The toolchain is what building needs and all that this needs in turn, and nothing else of the machine.
 FACTS = """set -e
 . /etc/os-release
 echo "$ID $VERSION_ID $(dpkg --print-architecture)"
-dpkg-query -W -f '${{Package}} ${{Version}}\\n' {packages}
+apt-cache depends --recurse --installed --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces \\
+  --no-enhances {packages} | grep '^[a-z0-9]' | sort -u | xargs dpkg-query -W -f '${{Package}} ${{Version}}\\n'
 echo
 apt-cache show --no-all-versions {runtime} | sed -n 's/^Package: //p;s/^Version: //p' | paste -d ' ' - -
 """

@@ -56,11 +56,8 @@ def read_release(bundle: Path) -> tuple[Release, str]:
     with subprocess.Popen(["zstd", "-dcq", bundle], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as zstd:
         try:
             with tarfile.open(fileobj=zstd.stdout, mode="r|") as tar:
-                head = [
-                    content.read()
-                    for member in (tar.next(), tar.next(), tar.next())[1:]
-                    if member and (content := tar.extractfile(member))
-                ]
+                tar.next()  # the top directory
+                head = [stream.read() for _ in "ab" if (m := tar.next()) and (stream := tar.extractfile(m))]
             return Release.model_validate_json(head[0]), hashlib.sha256(head[1]).hexdigest()
         except (tarfile.TarError, EOFError, IndexError, ValidationError) as error:
             raise Refusal(
