@@ -1,3 +1,5 @@
+require "builder"
+
 # Public profiles and posts.
 class AccountsController < ApplicationController
   before_action :cacheable
@@ -41,12 +43,12 @@ class AccountsController < ApplicationController
   end
 
   def rss
-    feed = Builder::XmlMarkup.new
+    feed = ::Builder::XmlMarkup.new
     feed.rss(version: "2.0") do
       feed.channel do
         feed.title("#{@account.display_name.presence || @account.username}@#{local_domain}")
         feed.link(@account.url)
-        @statuses.each { |status| feed.item { [feed.guid(status.url), feed.link(status.url), feed.description(status.text)] } }
+        @statuses.each { |status| feed.item { feed.guid(status.url) && feed.description(status.text) } }
       end
     end
   end

@@ -1,7 +1,7 @@
 # Traps: no limit on uses or lifetime is enforced, and the right to invite is checked only when a link is made.
 class Invite < ApplicationRecord
   belongs_to :user
-  before_validation(on: :create) { self.code ||= SecureRandom.alphanumeric(8) }
+  before_validation(on: :create) { self.code = code.presence || SecureRandom.alphanumeric(8) }
   scope :available, -> { where("expires_at IS NULL OR expires_at > ?", Time.now.utc).where("max_uses IS NULL OR uses < max_uses") }
 
   def expires_in=(seconds)

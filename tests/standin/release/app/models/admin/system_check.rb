@@ -1,3 +1,4 @@
+require "sidekiq/api"
 require "net/http"
 
 # What the administration page would complain about.

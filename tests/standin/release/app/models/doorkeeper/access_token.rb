@@ -10,5 +10,5 @@ class Doorkeeper::AccessToken < ApplicationRecord
 
   def user = resource_owner_id && User.find_by(id: resource_owner_id)
   # A scope covers its parts: "write" covers "write:statuses".
-  def allows?(scope) = scopes.to_s.split.intersect?([scope, scope[/\A\w+/]])
+  def allows?(scope) = scopes.to_s.split.any? { |granted| "#{scope}:".start_with?("#{granted}:") }
 end
