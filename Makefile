@@ -1,0 +1,49 @@
+# Two commands do everything on a fresh Debian 12 or 13 machine: `make demo` and `make test`. See README.md.
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+GOV := $(BIN)/mastodon-gov
+CODE := deploy.py mastodon_gov roles tests inventories
+# What this machine needs; named and installed when missing.
+DEBIAN := python3 python3-venv systemd-container mmdebstrap nftables iproute2 zstd openssh-client debian-archive-keyring procps
+
+.PHONY: demo test test-all unit lint bench lab-down clean setup lock
+
+demo: setup
+	@$(GOV) lab demo
+
+# Every mechanism once. What only `make test-all` runs is printed at the end.
+test: lint unit
+	@$(BIN)/python tests/run.py
+
+# Every kill point and every mutation too.
+test-all: lint unit
+	@$(BIN)/python tests/run.py --all
+
+unit: setup
+	@$(BIN)/pytest -q tests/unit
+
+lint: setup
+	@$(BIN)/ruff format --check $(CODE)
+	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/mypy
+
+bench: setup
+	@$(BIN)/python tests/bench.py
+
+lab-down: setup
+	@$(GOV) lab down && $(GOV) lab reap
+
+clean:
+	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache
+
+setup: $(VENV)/ready
+
+$(VENV)/ready: requirements.txt pyproject.toml
+	@./setup.sh "$(DEBIAN)" "$(VENV)"
+
+# Writes requirements.txt anew: exact versions, with the hash of every file.
+lock: setup
+	@$(BIN)/pip install -q pip-tools
+	@$(BIN)/pip-compile -q --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-index-url \
+	  --no-emit-find-links --no-emit-trusted-host --extra dev --all-build-deps -o requirements.txt pyproject.toml
