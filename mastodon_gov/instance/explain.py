@@ -105,6 +105,8 @@ def _type(value: object) -> str:
 def _todo(value: object, allowed: str) -> str:
     """The next step for a value of the wrong kind or form."""
     if not isinstance(value, str):
+        if value is None:
+            return "Fill it in."
         meant_as_text = isinstance(value, int) and not allowed.startswith(("a whole", "true"))
         return "Put quotes around it if it is meant as text." if meant_as_text else "Correct the value."
     if not value.isascii() and "host name" in allowed:

@@ -9,9 +9,10 @@ import yaml
 
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance.model import Secrets
-from mastodon_gov.instance.yaml_file import Document, parse
+from mastodon_gov.instance.problems import Key
+from mastodon_gov.instance.yaml_file import parse
 from mastodon_gov.secrets.age import decrypt, encrypt, put_private
-from mastodon_gov.secrets.values import KINDS, Values, fault, generate, pair_faults
+from mastodon_gov.secrets.values import KINDS, PLACEHOLDER, Values, fault, generate, pair_faults
 
 FILE = "secrets.age"
 FORMAT = 1
@@ -54,30 +55,23 @@ def parse_values(text: str) -> Values:
                 lines.append(
                     f"{FILE}, line {document.line(key)}: found an unknown name. Allowed: {_siblings(key)}. Correct it."
                 )
-        lines += _missing(document, values)
     if lines:
         raise Refusal("\n".join(lines))
     return values
 
 
-def _siblings(key: tuple[str | int, ...]) -> str:
+def _siblings(key: Key) -> str:
     group = ".".join(map(str, key[:-1]))
     known = [name.rpartition(".")[2] for name in KINDS if name.rpartition(".")[0] == group]
     return ", ".join(known or sorted({name.split(".")[0] for name in KINDS}))
 
 
-def _missing(document: Document, values: Values) -> list[str]:
-    return [
-        f"{FILE}: {name} is missing. Allowed: {kind.words}. Add it with `mastodon-gov secrets set {name}`."
-        for name, kind in KINDS.items()
-        if name not in values
-    ]
-
-
-def value_faults(values: Values) -> list[str]:
-    """One sentence for each value that cannot be used."""
-    found = {name: words for name, value in values.items() if (words := fault(name, value))}
-    found |= pair_faults({name: value for name, value in values.items() if name not in found})
+def value_faults(values: Values, *, unfinished: bool = False) -> list[str]:
+    """One sentence for each value that cannot be used; `unfinished` lets placeholders pass."""
+    judged = {n: v for n, v in values.items() if not (unfinished and v == PLACEHOLDER)}
+    found = {name: "nothing" for name in KINDS if name not in values}
+    found |= {name: words for name, value in judged.items() if (words := fault(name, value))}
+    found |= pair_faults({name: value for name, value in judged.items() if name not in found})
     return [
         f"{FILE}, {name}: found {words}. Allowed: {KINDS[name].words}, without white space, # ' \" ` $ and \\. "
         f"Give the value with `mastodon-gov secrets set {name}` or `mastodon-gov secrets edit`."

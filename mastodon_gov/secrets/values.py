@@ -90,8 +90,7 @@ GIVEN = tuple(name for name, kind in KINDS.items() if kind.make is None and not 
 
 
 def generate() -> Values:
-    """New secrets by dotted name; a placeholder for each that others give us. The result is not printable by accident
-    only as long as nobody prints it: pass it to `write`."""
+    """New secrets by dotted name, with a placeholder for each that others give us; plain text, for `write` alone."""
     private, public = _vapid_pair()
     made = {name: kind.make() if kind.make else PLACEHOLDER for name, kind in KINDS.items()}
     return made | {"mastodon.vapid_private_key": private, "mastodon.vapid_public_key": public}
@@ -129,8 +128,8 @@ def pair_faults(values: Values) -> dict[str, str]:
         if name in values and values[name] in seen:
             faults[name] = f"the same value as {seen[values[name]]}"
         seen.setdefault(values.get(name, ""), name)
-    login, password = values.get("mail.login", ""), values.get("mail.password", "")
-    if bool(login) != bool(password):
+    login, password = values.get("mail.login"), values.get("mail.password")
+    if "" in (login, password) and (login or password):
         faults["mail.password" if login else "mail.login"] = "nothing, while the other half of the sign-in is given"
     private, public = values.get("mastodon.vapid_private_key"), values.get("mastodon.vapid_public_key")
     if private and public and _point(private) != public.rstrip("="):
