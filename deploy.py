@@ -5,10 +5,15 @@ from __future__ import annotations
 from pyinfra import host
 
 from mastodon_gov.instance import Node
+from roles.backups.role import backups
 from roles.base.role import base
 from roles.firewall.role import firewall
 from roles.lib.lock import deploy_lock
 from roles.lib.progress import report_progress
+from roles.mail.role import mail
+from roles.mastodon.role import mastodon
+from roles.nginx.role import nginx
+from roles.object_storage.role import object_storage
 from roles.postgresql.role import postgresql
 from roles.redis.role import redis
 from roles.ssh.role import ssh
@@ -17,10 +22,17 @@ node: Node = host.data.node
 
 report_progress()
 deploy_lock(name="Hold the host's lock")
+object_storage(node)
 base(node)
 ssh(node)
 firewall(node)
+mail(node)
 if "database" in node.groups:
     postgresql(node)
+    backups(node)
 if "redis" in node.groups:
     redis(node)
+if "mastodon" in node.groups:
+    mastodon(node)
+if "proxy" in node.groups:
+    nginx(node)

@@ -8,9 +8,17 @@ from typing import Any
 
 import click
 
+from mastodon_gov import invite
+from mastodon_gov.bootstrap import bootstrap
 from mastodon_gov.deploying import deploy, plan
 from mastodon_gov.errors import Refusal
+from mastodon_gov.init import init
 from mastodon_gov.lab.cli import lab
+from mastodon_gov.lab.demo import demo
+from mastodon_gov.lab.world_cli import mail
+from mastodon_gov.release.cli import release
+from mastodon_gov.secrets.cli import secrets
+from mastodon_gov.status import application_host, owner, status
 
 
 class Sentences(click.Group):
@@ -40,8 +48,25 @@ def main(ctx: click.Context, instance: Path) -> None:
     ctx.obj = instance.resolve()
 
 
-for verb in (deploy, plan, lab):
+def _on_application_host(words: list[str], stdin: str) -> str:
+    return application_host(click.get_current_context().find_object(Path) or Path()).run(words, stdin)
+
+
+for verb in (
+    init,
+    bootstrap,
+    plan,
+    deploy,
+    status,
+    owner,
+    release,
+    secrets,
+    lab,
+    *invite.commands(_on_application_host),
+):
     main.add_command(verb)
+for verb in (demo, mail):
+    lab.add_command(verb)
 
 
 if __name__ == "__main__":

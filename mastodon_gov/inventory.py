@@ -6,6 +6,7 @@ This is the one place that knows where the age identity lies.
 from __future__ import annotations
 
 import os
+import runpy
 import socket
 import sys
 from collections.abc import Iterable, Mapping
@@ -59,6 +60,12 @@ def read_groups(directory: Path, hosts: Mapping[str, Iterable[str]]) -> dict[str
         for name, of in member.items()
     }
     return {group: [(name, data[name]) for name in names] for group, names in named.items()}
+
+
+def members(directory: Path) -> dict[str, list[str]]:
+    """Names of the hosts in each group, as the instance's inventory.py says."""
+    found = runpy.run_path(str(directory / "inventory.py"))
+    return {group: [name for name, _ in found[group]] for group in GROUPS if found.get(group)}
 
 
 def _host(directory: Path, instance: Instance, node: Node) -> dict[str, Any]:

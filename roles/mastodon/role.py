@@ -19,14 +19,15 @@ from roles.mastodon.database import database_lock, migrate, owner_account, prepa
 from roles.mastodon.processes import LIB, install_release, run_release
 
 UNITS = [Unit("mastodon.service")]
-PROGRAMS = {
-    "mastodon-run": "mastodon-run",
-    "slots.py": "slots.py",
-    "owner_account.py": "owner_account.py",
-    "release_install.py": "release_install.py",
-    "release_bundle.py": "release_bundle.py",
-    "release_tree.py": "release_tree.py",
-}
+PROGRAMS = (
+    "mastodon-run",
+    "slots.py",
+    "owner_account.py",
+    "status.py",
+    "release_install.py",
+    "release_bundle.py",
+    "release_tree.py",
+)
 PORTS = {"web-a": 3000, "web-b": 3001, "streaming-a": 4000, "streaming-b": 4001}
 
 
@@ -40,7 +41,7 @@ def files(node: Node) -> list[Entry]:
         Directory("/opt/mastodon"),
         Directory("/opt/mastodon/releases"),
         Directory("/opt/mastodon/slot"),
-        *(program("mastodon", source, f"{LIB}/{name}") for name, source in PROGRAMS.items()),
+        *(program("mastodon", name, f"{LIB}/{name}") for name in PROGRAMS),
         managed("mastodon/etc/mastodon/mastodon.env", "/etc/mastodon/mastodon.env", node, group="mastodon", mode=0o640),
         secret,
         *(managed("mastodon/etc/mastodon/port.env", f"/etc/mastodon/{k}.env", node, port=v) for k, v in PORTS.items()),

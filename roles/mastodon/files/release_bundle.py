@@ -139,10 +139,11 @@ class Tree:
         self.directories, self.seen = {"": 0.0}, set(HEAD)
         if hashlib.sha256(bundle.head["RELEASE.json"]).hexdigest() != self.manifest.get("RELEASE.json"):
             raise self.refused("RELEASE.json", "its content differs from MANIFEST.sha256")
-        for name, content in bundle.head.items() if into else ():
-            with (Path(into or "") / name).open("xb") as out:
-                out.write(content)
-                finish(out, 0o444, bundle.release["epoch"])
+        for name, content in bundle.head.items():
+            with self.created(name, 0o444) as out:
+                if out:
+                    out.write(content)
+                    os.utime(out.fileno(), (bundle.release["epoch"],) * 2)
 
     def take(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         """Check one member and write it."""
@@ -179,7 +180,7 @@ class Tree:
             raise self.refused(path, "the manifest does not list it or it is larger than announced")
         content, sha = tar.extractfile(member), hashlib.sha256()
         assert content is not None  # noqa: S101  regular, as checked by the caller
-        with (self.into / path).open("xb") if self.into else contextlib.nullcontext() as out:
+        with self.created(path, member.mode) as out:
             while chunk := content.read(1 << 20):
                 sha.update(chunk)
                 if out:
@@ -187,15 +188,23 @@ class Tree:
             if sha.hexdigest() != self.manifest[path]:
                 raise self.refused(path, "its content differs from MANIFEST.sha256")
             if out:
-                finish(out, 0o555 if member.mode & 0o111 else 0o444, member.mtime)
+                os.utime(out.fileno(), (member.mtime, member.mtime))
         self.seen.add(path)
+
+    def created(self, path: str, mode: int) -> contextlib.AbstractContextManager[IO[bytes] | None]:
+        """A new file, born read-only and unbuffered (a late write would renew its time); None when only verifying."""
+        if self.into is None:
+            return contextlib.nullcontext()
+        final = 0o555 if mode & 0o111 else 0o444
+        return open(f"{self.into}/{path}", "xb", buffering=0, opener=lambda p, flags: os.open(p, flags, final))
 
     def complete(self) -> None:
         """Nothing that was promised may be missing; directories get their final mode, the deepest first."""
         if missing := sorted((self.manifest.keys() | self.links.keys()) - self.seen):
             raise self.refused(missing[0], f"it is missing ({len(missing)} in all)")
         for path, mtime in reversed(self.directories.items()) if self.into else ():
-            finish(Path(self.into or "") / path, 0o555, mtime)
+            os.utime(f"{self.into}/{path}", (mtime, mtime))
+            os.chmod(f"{self.into}/{path}", 0o555)
 
     def refused(self, path: str, why: str) -> Refused:
         """One sentence for any bad member."""
@@ -213,17 +222,6 @@ def link_leaves(path: str, target: str) -> bool:
         inner = inner[3:]
     climbs = (len(target) - len(inner)) // 3
     return target.startswith("/") or ".." in inner.split("/") or climbs > path.count("/")
-
-
-def finish(target: IO[bytes] | Path, mode: int, mtime: float) -> None:
-    """Read-only, owned by root, with the time that bootsnap's cache remembers."""
-    if not isinstance(target, Path):
-        target.flush()  # a later write would renew the time
-    where = target if isinstance(target, Path) else target.fileno()
-    os.utime(where, (mtime, mtime))
-    os.chmod(where, mode)
-    if os.geteuid() == 0:
-        os.chown(where, 0, 0)
 
 
 def read_bundle(path: Path, signers: Path, namespace: str) -> Bundle:

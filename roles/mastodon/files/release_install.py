@@ -131,6 +131,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> int:
     """Exit code 0: done or intact; 1: refused or damaged."""
+    os.umask(0o022)  # releases are world-readable, whatever the caller's mask
     try:
         result = run(arguments())
     except (Refused, OSError) as error:

@@ -157,8 +157,9 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     view regclass;
 BEGIN
-    IF EXISTS (SELECT FROM gov.contents() WHERE id = 'require_2fa' AND observed <> '') THEN
-        UPDATE public.user_roles SET id = id;  -- gov_roles_clamp does the rest
+    IF gov.setting_of('require_2fa') = 'true' THEN
+        UPDATE public.user_roles r SET id = id  -- gov_roles_clamp does the rest
+         WHERE to_jsonb(r) ->> 'require_2fa' = 'false';
     END IF;
     FOR view IN SELECT oid FROM pg_class WHERE relkind = 'm' AND relnamespace = 'public'::regnamespace
                    AND pg_get_userbyid(relowner) = 'mastodon_owner'

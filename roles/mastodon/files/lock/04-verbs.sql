@@ -26,8 +26,7 @@ BEGIN
     DELETE FROM gov.setting WHERE NOT wanted ? name;
     INSERT INTO gov.setting SELECT key, value FROM jsonb_each_text(wanted)
         ON CONFLICT (name) DO UPDATE SET value = excluded.value;
-    UPDATE public.user_roles SET id = id
-     WHERE EXISTS (SELECT FROM gov.contents() WHERE id = 'require_2fa' AND observed <> '');
+    PERFORM gov.follow_up();
     RETURN (SELECT coalesce(jsonb_object_agg(name, value), '{}') FROM gov.setting);
 END $$;
 

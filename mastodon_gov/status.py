@@ -1,0 +1,130 @@
+"""The verbs `status` and `owner`: what runs, and the owner's first password."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from mastodon_gov.errors import Refusal
+from mastodon_gov.instance.load import load
+from mastodon_gov.inventory import members
+from mastodon_gov.remote import Host
+
+LIB = "/usr/local/lib/mastodon-gov"
+FIRST_PASSWORD = "/var/lib/mastodon-gov/owner-first-password"  # noqa: S105  # a path
+SHOWN = "/var/lib/mastodon-gov/owner-password-shown"
+CERTIFICATE_DAYS = 21  # below this a renewal has failed at least once
+QUEUE_SECONDS = 300
+DISK_PERCENT = 85
+
+
+def application_host(directory: Path) -> Host:
+    """The first host of the group `mastodon`."""
+    return Host(members(directory)["mastodon"][0], directory, load(directory))
+
+
+def problems(seen: dict[str, Any]) -> list[str]:
+    """A sentence for everything in a status that needs a person."""
+    found = [f"{part}: could not look: {value['error']}" for part, value in seen.items() if _is_error(value)]
+    good = {part: value for part, value in seen.items() if not _is_error(value)}
+    found += [
+        f"{name} is {unit['state']}" for name, unit in good.get("services", {}).items() if unit["state"] == "failed"
+    ]
+    found += [f"unit {name} has failed" for name in good.get("failed_units", [])]
+    found += _slot_problems(good.get("slots", {}))
+    if good.get("certificate", {}).get("days_left", 999) < CERTIFICATE_DAYS:
+        found.append(
+            f"the certificate ends in {good['certificate']['days_left']} days; see docs/it-team/certificates.md"
+        )
+    full = {place: use for place, use in good.get("disks", {}).items() if use["used_percent"] > DISK_PERCENT}
+    found += [f"{place} is {use['used_percent']:.0f} % full" for place, use in full.items()]
+    if good.get("queues", {}).get("oldest_s", 0) > QUEUE_SECONDS:
+        found.append(f"the oldest job has waited {good['queues']['oldest_s']:.0f} s")
+    if not good.get("lock", {}).get("ok", True):
+        found.append(f"the lock in the database is broken: {', '.join(good['lock']['failed'])}; deploy again")
+    return found + list(good.get("backup", {}).get("problems", []))
+
+
+def _is_error(value: Any) -> bool:
+    return isinstance(value, dict) and "error" in value
+
+
+def _slot_problems(slots: dict[str, Any]) -> list[str]:
+    found = []
+    for kind, both in slots.get("kinds", {}).items():
+        active = [slot for slot, state in both.items() if state["active"]]
+        if len(active) != 1:
+            found.append(f"{kind}: {len(active)} slots are active, exactly one must be; deploy again")
+        found += [f"{kind}@{slot} is older than what it reads; deploy again" for slot in active if both[slot]["stale"]]
+    return found
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+@click.pass_obj
+def status(directory: Path, as_json: bool) -> None:
+    """Show what runs, since when, which release, and how old certificate, backup and queues are. Changes nothing.
+
+    Exit: 0 all well, 1 something needs a person.
+    """
+    host = application_host(directory)
+    seen = json.loads(host.run([f"{LIB}/status.py"]))
+    wrong = problems(seen)
+    if as_json:
+        click.echo(json.dumps({"host": host.name, **seen, "problems": wrong}))
+    else:
+        _table(host.name, seen)
+        for sentence in wrong:
+            click.echo(f"! {sentence}")
+    sys.exit(1 if wrong else 0)
+
+
+def _when(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _table(name: str, seen: dict[str, Any]) -> None:
+    table = Table("what", "state", "since or until", title=name, title_justify="left", box=None)
+    for kind, both in seen.get("slots", {}).get("kinds", {}).items():
+        for slot, state in both.items():
+            if state["active"]:
+                table.add_row(f"mastodon-{kind}@{slot}", str(state["release"]), _when(state["since"]))
+    for unit, state in (seen["services"] if not _is_error(seen["services"]) else {}).items():
+        table.add_row(unit, state["state"], _when(state["since"]))
+    if not _is_error(seen["certificate"]):
+        table.add_row("certificate", ", ".join(seen["certificate"]["names"]), _when(seen["certificate"]["not_after"]))
+    if not _is_error(seen["queues"]):
+        waiting = sum(seen["queues"]["waiting"].values())
+        table.add_row(
+            "jobs", f"{waiting} waiting, {seen['queues']['retry']} to retry, {seen['queues']['dead']} dead", ""
+        )
+    for place, use in (seen["disks"] if not _is_error(seen["disks"]) else {}).items():
+        table.add_row(f"disk {place}", f"{use['free_gib']} GiB free, {use['used_percent']} % used", "")
+    Console(soft_wrap=True).print(table)
+
+
+@click.command()
+@click.option("--yes", is_flag=True, help="Show it although this is not a terminal.")
+@click.pass_obj
+def owner(directory: Path, yes: bool) -> None:
+    """Show the owner's first password, once. Changes the host: the file with the password is removed."""
+    if not (yes or sys.stdout.isatty()):
+        raise Refusal(
+            "owner: this is not a terminal, and a password in a file or a log stays there. Use --yes if you mean it."
+        )
+    host = application_host(directory)
+    take = f"cat {FIRST_PASSWORD} && touch {SHOWN} && rm {FIRST_PASSWORD}"
+    password = host.run(["sh", "-c", f"if [ -e {FIRST_PASSWORD} ]; then {take}; fi"]).strip()
+    if not password:
+        raise Refusal(
+            f"{host.name}: no first password waits. It was shown before; the sign-in page replaces a forgotten one."
+        )
+    click.echo(f"address:  {host.instance.owner.address}\npassword: {password}")
+    click.echo(f"Sign in at https://{host.instance.domain.web}/auth/sign_in and set up the second factor it asks for.")
