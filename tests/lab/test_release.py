@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +22,7 @@ from mastodon_gov.release import build, hosts
 from mastodon_gov.release.build import TOOLS, Builder
 from mastodon_gov.release.bundle import lab_key, read_release, verify
 from mastodon_gov.release.cli import LAB_CA
-from mastodon_gov.release.recipe import STANDIN, Recipe
+from mastodon_gov.release.recipe import STANDIN, Entry, Recipe, read_recipe
 from mastodon_gov.release.remote import Remote
 from mastodon_gov.release.sources import Sources
 
@@ -64,7 +63,7 @@ class Workshop:
 @pytest.fixture(scope="module")
 def workshop(make_lab: MakeLab, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     """The machines live as long as this module's tests."""
-    packages = tuple(sorted({*TOOLS, *Recipe(STANDIN, standin=True).packages("build")}))
+    packages = tuple(sorted({*TOOLS, *read_recipe(STANDIN, standin=True).packages("build")}))
     specs = [MachineSpec("builder", packages), MachineSpec("target", ("zstd",))]
     lab = make_lab("release", specs)
     ssh = ("ssh", "-F", str(lab.ssh_config))
@@ -79,7 +78,7 @@ def tiny(workshop: Workshop, tmp_path: Path) -> Iterator[Recipe]:
     (tmp_path / "assemble").chmod(0o755)
     (tmp_path / "build-packages.txt").write_text("ruby\n")
     (tmp_path / "runtime-packages.txt").write_text("ruby  # the version that runs\n")
-    yield Recipe(tmp_path, standin=True)
+    yield read_recipe(tmp_path, standin=True)
     workshop.forget()
 
 
@@ -140,8 +139,8 @@ def test_a_server_is_no_builder(workshop: Workshop, tiny: Recipe) -> None:
         workshop.builder.run("rm /opt/mastodon/current /opt/mastodon/releases/x")
 
 
-def test_the_standin_twice_from_nothing_has_the_same_bytes_and_installs(workshop: Workshop, tmp_path: Path) -> None:
-    recipe = Recipe(shutil.copytree(STANDIN, tmp_path / "recipe"), standin=True)  # one state of it, whoever edits it
+def test_the_standin_twice_from_nothing_has_the_same_bytes_and_installs(workshop: Workshop) -> None:
+    recipe = read_recipe(STANDIN, standin=True)
     bundle = workshop.build(recipe)
     once, files = hashlib.sha256(bundle.read_bytes()).hexdigest(), manifest_of(bundle)
     workshop.forget()
@@ -180,5 +179,5 @@ def test_another_recipe_or_version_of_a_tool_gives_another_name(workshop: Worksh
     assert job.release(machine).name == name
     newer = {**machine, "toolchain": machine["toolchain"] | {"ruby3.3": "3.3.9-1"}}
     assert job.release(newer).name != name
-    (tiny.directory / "assemble").write_text(TINY + "# changed\n")
-    assert replace(job).release(machine).name != name
+    changed = replace(tiny, entries=(*tiny.entries, Entry("note", tarfile.REGTYPE, 0o644, b"")))
+    assert replace(job, recipe=changed).release(machine).name != name

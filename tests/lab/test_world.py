@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import smtplib
 import socket
 import ssl
@@ -19,6 +20,7 @@ from botocore.client import Config
 from botocore.exceptions import ClientError
 from click.testing import CliRunner
 
+from mastodon_gov.instance.secret_model import AccessKey
 from mastodon_gov.lab.lab import Lab
 from mastodon_gov.lab.machine import Machine
 from mastodon_gov.lab.state import MachineSpec
@@ -127,6 +129,20 @@ def test_writers_own_no_bucket_and_see_no_other(world: WorldFacts, bucket: str, 
 @pytest.mark.usefixtures("names")
 def test_wrong_secret_is_refused(world: WorldFacts) -> None:
     assert refused(s3(world, "owner", "0" * 40).list_buckets) == "SignatureDoesNotMatch"
+
+
+@pytest.mark.usefixtures("names")
+def test_users_are_what_is_declared(lab: Lab, world: WorldFacts, bucket: str) -> None:
+    """A right that somebody gave by hand is taken back, and a user that nobody declared cannot sign requests."""
+    machine = lab.machine("world")
+    machine.ssh(["radosgw-admin", "user", "modify", "--uid=media", "--max-buckets=5"])
+    made = machine.ssh(["radosgw-admin", "user", "create", "--uid=undeclared", "--display-name=undeclared"]).stdout
+    keys = {"undeclared": {name: json.loads(made)["keys"][0][name] for name in ("access_key", "secret_key")}}
+    undeclared = s3(world.model_copy(update={"keys": {u: AccessKey(**k) for u, k in keys.items()}}), "undeclared")
+    undeclared.list_buckets()
+    assert apply(lab, prepare(lab, services.NAMES, LIFE)) == 1
+    assert refused(undeclared.list_buckets) == "UserSuspended"
+    assert refused(lambda: s3(world, "media").create_bucket(Bucket=f"mine-{bucket}")) == "AccessDenied"
 
 
 def test_small_requests_do_not_wait_for_a_delayed_acknowledgement(outside: Machine) -> None:

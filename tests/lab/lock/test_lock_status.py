@@ -8,9 +8,7 @@ import json
 import pytest
 
 from roles.mastodon import lock
-from tests.lab.lock_database import DOMAINS, NAMES, Database, Server, past_the_triggers, server, setting_row
-
-__all__ = ["server"]  # pytest finds the fixture by name
+from tests.lab.lock.database import DOMAINS, NAMES, Database, Server, past_the_triggers, setting_row
 
 NOW = "now(), now()"
 OLD_INVITE = f"INSERT INTO invites (user_id, code, created_at, updated_at) VALUES (1, 'old', {NOW});"
@@ -76,7 +74,7 @@ DAMAGE: dict[str, tuple[str, list[str], str]] = {
     ),
     "membership": (
         "GRANT mastodon_owner TO mastodon",
-        ["roles", "privileges", "schema_create"],
+        ["roles", "privileges", "schema_create", "temporary_tables"],
         "REVOKE mastodon_owner FROM mastodon",
     ),
     "role attribute": ("ALTER ROLE mastodon CREATEROLE", ["roles"], "ALTER ROLE mastodon NOCREATEROLE"),

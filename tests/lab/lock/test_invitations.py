@@ -10,14 +10,18 @@ from click.testing import CliRunner, Result
 
 from mastodon_gov.errors import Refusal
 from mastodon_gov.invite import PSQL, commands
-from tests.lab.lock_database import Database, Server, server, sign_up
+from tests.lab.lock.database import Database, Server, sign_up
 
-__all__ = ["server"]  # pytest finds the fixture by name
+
+@pytest.fixture(scope="module")
+def pattern(server: Server) -> Database:
+    """The database that each test gets a copy of."""
+    return server.locked("pattern", "4.6.5")
 
 
 @pytest.fixture
-def database(server: Server, request: pytest.FixtureRequest) -> Database:
-    return server.locked("t" + str(abs(hash(request.node.name))), "4.6.5")
+def database(server: Server, pattern: Database) -> Database:
+    return server.copy(pattern)
 
 
 def verb(database: Database, *arguments: str) -> Result:

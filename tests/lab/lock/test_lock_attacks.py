@@ -10,9 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.lock_database import Database, Server, invited, server, setting_row, sign_up
-
-__all__ = ["server"]  # pytest finds the fixture by name
+from tests.lab.lock.database import Database, Server, invited, setting_row, sign_up
 
 APP, OWNER = "mastodon", "mastodon_owner"
 LINK = "(SELECT max(id) FROM invites)"
@@ -20,10 +18,10 @@ ROW = "created_at, updated_at) VALUES"
 NOW = "now(), now()"
 
 
-@pytest.fixture(scope="module", params=["4.5.15", "4.6.5"])
-def database(server: Server, request: pytest.FixtureRequest) -> Database:
-    """Both versions of Mastodon's tables; one open invitation, for jane@agency.test."""
-    made = server.locked("attacked_" + request.param.replace(".", "_"), request.param)
+@pytest.fixture(scope="module")
+def database(server: Server) -> Database:
+    """One open invitation, for jane@agency.test. (What is attacked has the same columns in 4.5 and 4.6.)"""
+    made = server.locked("attacked", "4.6.5")
     made.must(invited("jane@agency.test"), OWNER)
     return made
 

@@ -7,13 +7,9 @@ import json
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import pytest
-
 from mastodon_gov.lab.machine import Machine
-from mastodon_gov.lab.state import MachineSpec
 from roles.mastodon import lock
-from tests.lab.conftest import MakeLab
-from tests.lab.mastodon_tables import tables_sql
+from tests.lab.lock.tables import tables_sql
 
 OS_USER = {"mastodon_owner": "mastodon-owner", "mastodon": "mastodon", "postgres": "postgres"}
 DOMAINS = ("agency.test", "xn--bcher-kva.test")
@@ -98,6 +94,14 @@ class Server:
         database.must(owner_account(), "mastodon_owner")
         return database
 
+    def copy(self, pattern: Database) -> Database:
+        """A fresh copy, in place of the one before."""
+        copy = f"{pattern.name}_copy"
+        again = f"DROP DATABASE IF EXISTS {copy}; CREATE DATABASE {copy} OWNER mastodon_owner TEMPLATE {pattern.name}"
+        for statement in again.split(";"):
+            Database(self.machine, "postgres").must(statement)
+        return Database(self.machine, copy)
+
 
 def owner_account() -> str:
     """The first account, as the operator's verb makes it: no invitation, role Owner."""
@@ -134,10 +138,3 @@ def past_the_triggers(table: str, sql: str) -> str:
     empty = on.split("_")[0] + "_truncate"
     again = "".join(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER gov_{name};" for name in (on, empty))
     return f"ALTER TABLE {table} DISABLE TRIGGER USER; {sql}; {again}"
-
-
-@pytest.fixture(scope="session")
-def server(make_lab: MakeLab) -> Server:
-    """A machine with nothing but PostgreSQL."""
-    lab = make_lab("lock", [MachineSpec("db", layer_packages=("postgresql-17",))])
-    return Server(lab.machine("db"))

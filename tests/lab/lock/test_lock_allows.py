@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lab.lock_database import Database, Server, invited, server, setting_row, sign_up
-
-__all__ = ["server"]  # pytest finds the fixture by name
+from tests.lab.lock.database import Database, Server, invited, setting_row, sign_up
 
 APP, OWNER = "mastodon", "mastodon_owner"
 LINK = "(SELECT max(id) FROM invites)"

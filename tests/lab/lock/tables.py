@@ -25,7 +25,7 @@ CREATE UNIQUE INDEX ON instances (domain);
 
 
 def tables_sql(version: str) -> str:
-    """DDL and seed rows of one Mastodon version, from tests/lab/data/columns-VERSION.tsv."""
+    """DDL and seed rows of one Mastodon version, from tests/lab/lock/data/columns-VERSION.tsv."""
     columns: dict[str, list[str]] = defaultdict(list)
     for line in (DATA / f"columns-{version}.tsv").read_text().splitlines():
         table, name, kind, nullable, default = line.split("\t")
