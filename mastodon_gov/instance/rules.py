@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+from mastodon_gov.instance.model import ObjectStorage
 from mastodon_gov.instance.problems import Key, dotted, show
 from mastodon_gov.instance.sources import ADDRESSES, Sources
 
@@ -161,11 +162,19 @@ def _lab(sources: Sources) -> None:
 def _buckets(sources: Sources) -> None:
     pairs = (("media_bucket", "backup_bucket", "bucket"), ("media_user", "backup_user", "user"))
     for first, second, what in pairs:
-        value = sources.get("object_storage", second)
-        if value and value == sources.get("object_storage", first):
+        value, other = (_or_default(sources, name) for name in (second, first))
+        if value and value == other:
             todo = f"Make a second {what}: who can write pictures must not reach the backups."
             found = f"{show(value)}, the same as object_storage.{first}"
             sources.problem(("object_storage", second), found, f"a {what} of its own", todo)
+
+
+def _or_default(sources: Sources, name: str) -> str | None:
+    """The right value of a key of object_storage; where it is left out, the model's."""
+    default = ObjectStorage.model_fields[name].default
+    written: str | None = sources.get("object_storage", name)
+    usable = isinstance(default, str) and not sources.faulty(("object_storage", name))
+    return written or (default if usable else None)
 
 
 def _administrators(sources: Sources) -> None:

@@ -16,6 +16,9 @@ import yaml
 from mastodon_gov.instance.problems import Key, Problem, dotted
 
 WHOLE = re.compile(r"^(0|-?[1-9][0-9]*)$")
+# What YAML itself makes of a value without a tag.
+STANDARD = "tag:yaml.org,2002:"
+PLAIN = frozenset("str int float bool null timestamp merge value map seq".split())
 CONSTANTS = {"true": True, "false": False, "null": None, "~": None, "": None}
 
 
@@ -92,6 +95,8 @@ def _syntax(document: Document, error: yaml.MarkedYAMLError) -> None:
     what = (error.problem or "a form that is not YAML").replace(
         "found character '\\t' that cannot start any token", "a tab"
     )
+    if error.context_mark and mark and error.context_mark.line != mark.line:
+        what += f" in what began in line {error.context_mark.line + 1}"
     document.problem(
         (),
         what,
@@ -102,8 +107,8 @@ def _syntax(document: Document, error: yaml.MarkedYAMLError) -> None:
 
 def _value(document: Document, node: yaml.Node, key: Key) -> object:
     document.lines.setdefault(key, node.start_mark.line + 1)
-    if node.tag.startswith("!") or (node.tag.startswith("tag:") and not node.tag.startswith("tag:yaml.org,2002:")):
-        document.problem(key, f"the tag {node.tag}", "plain values", "Remove the tag.")
+    if node.tag.removeprefix(STANDARD) not in PLAIN:
+        document.problem(key, f"the tag {node.tag.replace(STANDARD, '!!')}", "plain values", "Remove the tag.")
         return None
     if isinstance(node, yaml.MappingNode):
         return dict(_pairs(document, node, key))
