@@ -16,7 +16,7 @@ from mastodon_gov.release.build import build as build_bundle
 from mastodon_gov.release.bundle import lab_key, read_release
 from mastodon_gov.release.bundle import verify as verify_bundle
 from mastodon_gov.release.pins import pins
-from mastodon_gov.release.recipe import STANDIN, Recipe
+from mastodon_gov.release.recipe import STANDIN, Recipe, read_recipe
 from mastodon_gov.release.remote import Remote
 from mastodon_gov.release.sources import Sources, read_sources
 
@@ -86,7 +86,7 @@ def chosen_recipe(standin: bool, directory: Path | None) -> Recipe:
             "release build: say what to build: --standin for a lab, or --recipe DIRECTORY for real Mastodon. "
             "This repository holds no recipe of real Mastodon (docs/decisions/release-bundles.md says why)."
         )
-    return Recipe(directory or STANDIN, standin)
+    return read_recipe(directory or STANDIN, standin=standin)
 
 
 def lab_builder(recipe: Recipe) -> Remote:

@@ -23,44 +23,60 @@ NEEDED = ("assemble", "build-packages.txt", "runtime-packages.txt")
 
 
 @dataclass(frozen=True)
+class Entry:
+    """A file of a recipe, or a link whose `content` is its target."""
+
+    path: str
+    type: bytes
+    mode: int
+    content: bytes
+
+
+@dataclass(frozen=True)
 class Recipe:
-    """`standin`: what it builds is not Mastodon."""
+    """Read once, so that the digest is of exactly what gets built. `standin`: what it builds is not Mastodon."""
 
-    directory: Path
+    entries: tuple[Entry, ...]
     standin: bool
-
-    def __post_init__(self) -> None:
-        """Refuse a directory that is no recipe."""
-        if missing := [name for name in NEEDED if not (self.directory / name).is_file()]:
-            raise Refusal(
-                f"{self.directory}: no recipe, it lacks {', '.join(missing)}. docs/operator/releases.md says what "
-                "a recipe is."
-            )
 
     def packages(self, kind: str) -> list[str]:
         """Debian packages; `kind` is "build" or "runtime"."""
-        lines = (self.directory / f"{kind}-packages.txt").read_text().splitlines()
-        return sorted({name for line in lines if (name := line.partition("#")[0].strip())})
-
-    def files(self) -> list[Path]:
-        """What belongs to the recipe, in a fixed order."""
-        found = [path for path in sorted(self.directory.rglob("*")) if "__pycache__" not in path.parts]
-        return [path for path in found if path.is_symlink() or path.is_file()]
+        text = next(entry.content for entry in self.entries if entry.path == f"{kind}-packages.txt").decode()
+        return sorted({name for line in text.splitlines() if (name := line.partition("#")[0].strip())})
 
     def digest(self) -> str:
-        """SHA-256 over paths, kinds and contents."""
-        sha = hashlib.sha256()
-        for path in self.files():
-            kind = "link" if path.is_symlink() else "program" if path.stat().st_mode & 0o111 else "file"
-            text = str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
-            about = f"{path.relative_to(self.directory)}\0{kind}\0{hashlib.sha256(text).hexdigest()}\n"
-            sha.update(about.encode())
-        return sha.hexdigest()
+        """SHA-256 over paths, kinds, modes and contents."""
+        return hashlib.sha256(self.archive()).hexdigest()
 
     def archive(self) -> bytes:
-        """The recipe as a tar, for the builder."""
+        """The recipe as a tar for the builder, always the same bytes."""
         raw = io.BytesIO()
-        with tarfile.open(fileobj=raw, mode="w") as tar:
-            for path in self.files():
-                tar.add(path, arcname=str(path.relative_to(self.directory)))
+        with tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as tar:
+            for entry in self.entries:
+                member = tarfile.TarInfo(entry.path)
+                member.type, member.mode = entry.type, entry.mode
+                if entry.type == tarfile.SYMTYPE:
+                    member.linkname = entry.content.decode()
+                    tar.addfile(member)
+                else:
+                    member.size = len(entry.content)
+                    tar.addfile(member, io.BytesIO(entry.content))
         return raw.getvalue()
+
+
+def read_recipe(directory: Path, *, standin: bool) -> Recipe:
+    """A recipe's directory; one that lacks a part is refused."""
+    if missing := [name for name in NEEDED if not (directory / name).is_file()]:
+        raise Refusal(
+            f"{directory}: no recipe, it lacks {', '.join(missing)}. docs/operator/releases.md says what a recipe is."
+        )
+    found = [path for path in sorted(directory.rglob("*")) if "__pycache__" not in path.parts]
+    return Recipe(tuple(entry(path, directory) for path in found if path.is_symlink() or path.is_file()), standin)
+
+
+def entry(path: Path, directory: Path) -> Entry:
+    """One file or link."""
+    name = str(path.relative_to(directory))
+    if path.is_symlink():
+        return Entry(name, tarfile.SYMTYPE, 0o777, str(path.readlink()).encode())
+    return Entry(name, tarfile.REGTYPE, 0o755 if path.stat().st_mode & 0o111 else 0o644, path.read_bytes())

@@ -38,5 +38,8 @@ def read_sources(path: Path) -> Sources:
     """A small YAML file with any of the keys of `Sources`."""
     try:
         return Sources.model_validate(yaml.safe_load(path.read_text()) or {})
-    except (OSError, yaml.YAMLError, ValidationError) as error:
-        raise Refusal(f"{path}: {error}. Allowed keys: {', '.join(Sources.model_fields)}.") from error
+    except (OSError, yaml.YAMLError) as error:
+        raise Refusal(f"{path}: it cannot be read as YAML ({error}).") from error
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, part['loc'])) or 'the file'}: {part['msg']}" for part in error.errors())
+        raise Refusal(f"{path}: {wrong}. Allowed keys: {', '.join(Sources.model_fields)}.") from error

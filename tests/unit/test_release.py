@@ -197,6 +197,17 @@ def test_installed_tree_is_read_only_complete_and_checks_clean(ministry: Ministr
     assert checked["manifest_sha256"] == result["manifest_sha256"]
 
 
+def test_a_strict_umask_does_not_hide_releases_from_the_application(ministry: Ministry) -> None:
+    bundle = ministry.bundle()
+    before = os.umask(0o077)
+    try:
+        ministry.install(bundle)
+    finally:
+        os.umask(before)
+    assert ministry.releases.stat().st_mode & 0o777 == 0o755
+    assert (ministry.releases / RELEASE["name"] / "bin/rails").stat().st_mode & 0o777 == 0o555
+
+
 def test_installing_twice_writes_nothing(ministry: Ministry) -> None:
     bundle = ministry.bundle()
     ministry.install(bundle)

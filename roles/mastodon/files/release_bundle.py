@@ -204,7 +204,7 @@ class Tree:
             raise self.refused(missing[0], f"it is missing ({len(missing)} in all)")
         for path, mtime in reversed(self.directories.items()) if self.into else ():
             os.utime(f"{self.into}/{path}", (mtime, mtime))
-            os.chmod(f"{self.into}/{path}", 0o555)
+            Path(f"{self.into}/{path}").chmod(0o555)
 
     def refused(self, path: str, why: str) -> Refused:
         """One sentence for any bad member."""
