@@ -6,6 +6,7 @@ then the systemd of one takes the other's services for its own.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,15 +33,19 @@ def wait_until(condition: Callable[[], bool], seconds: float, sentence: str) -> 
 
 def populated(group: Path) -> bool:
     """Whether any process lives in the group or below it."""
-    try:
-        return "populated 1" in (group / "cgroup.events").read_text()
-    except OSError:  # removed while we looked
-        return False
+    return _event(group, "populated 1")
 
 
 def frozen(group: Path) -> bool:
     """Whether the group is frozen."""
-    return "frozen 1" in (group / "cgroup.events").read_text()
+    return _event(group, "frozen 1")
+
+
+def _event(group: Path, line: str) -> bool:
+    try:
+        return line in (group / "cgroup.events").read_text()
+    except OSError:  # removed while we looked
+        return False
 
 
 def freeze(group: Path, on: bool) -> None:
@@ -54,23 +59,18 @@ def kill(group: Path) -> None:
 
     Removing matters: units of a machine started again in a group that was killed die at once (kernel 6.18).
     """
-    if not group.exists():
-        return
-    (group / "cgroup.kill").write_text("1")
-    wait_until(lambda: not populated(group), GONE_SECONDS, f"processes in {group} did not end")
-    remove(group)
+    wait_until(lambda: _killed(group), GONE_SECONDS, f"the processes in {group} did not end")
 
 
-def remove(group: Path) -> None:
-    """Remove an empty group and everything below it."""
-    wait_until(lambda: _removed(group), GONE_SECONDS, f"the empty control group {group} could not be removed")
-
-
-def _removed(group: Path) -> bool:
-    directories = [d for d in group.rglob("*") if d.is_dir()]
-    for directory in [*reversed(directories), group]:
+def _killed(group: Path) -> bool:
+    """Kill and remove as far as it goes now; again each time, as a process may still be on its way in."""
+    try:
+        (group / "cgroup.kill").write_text("1")
+    except FileNotFoundError:
+        return True
+    for directory, _, _ in os.walk(group, topdown=False):
         try:
-            directory.rmdir()
+            os.rmdir(directory)
         except FileNotFoundError:
             pass
         except OSError:  # a process is still on its way out

@@ -5,7 +5,7 @@
 set -u
 group=$1
 shift
-mkdir -p "$group/keeper" && echo $$ >"$group/keeper/cgroup.procs" || exit 1
+echo $$ >"$group/keeper/cgroup.procs" || exit 1
 
 boot=0
 while :; do

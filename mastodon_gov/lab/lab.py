@@ -132,6 +132,8 @@ class Lab:
         number = network.claim(places.root, _reserved(places), old.number if old else None)
         record = LabRecord(number, ephemeral, old.ready if old else False)
         save_record(places, record)
+        if changed := preflight.raise_inotify_limit():
+            say(changed)
         builder = Builder(places, number, say)
         with builder.phase(f"network 10.89.{number}.0/24 and fd89:{number}::/64"):
             network.up(number)

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,8 +87,9 @@ class Machine:
         """Process number, on the host, of the machine's systemd."""
         for group in starter().groups(self.id):
             for scope in (*group.glob("payload/init.scope"), *group.glob("boot-*/payload/init.scope")):
-                if numbers := (scope / "cgroup.procs").read_text().split():
-                    return int(numbers[0])
+                with suppress(OSError):  # the machine ends while we look
+                    if numbers := (scope / "cgroup.procs").read_text().split():
+                        return int(numbers[0])
         return None
 
     def start(self, *, wait: bool = True) -> None:

@@ -20,6 +20,8 @@ PACKAGES = {
     "openssh-client": "ssh",
     "debian-archive-keyring": "/usr/share/keyrings/debian-archive-keyring.gpg",
 }
+INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
+INOTIFY_INSTANCES = 1024
 BYTES_PER_MACHINE = 3 * 1000**3
 
 
@@ -57,6 +59,19 @@ def _check_kernel() -> None:
             f"cgroup v2 is not mounted in {cgroups.root()}, and without it machines cannot be ended safely. "
             "Boot the host with systemd.unified_cgroup_hierarchy=1, or use another host."
         )
+
+
+def raise_inotify_limit() -> str | None:
+    """Let root have enough inotify instances; say what was changed, if anything.
+
+    A machine needs about ten, Linux allows a user 128, and all machines count as one user. When they run out,
+    machines end while they start, or come up with failed units.
+    """
+    before = INOTIFY.read_text().strip()
+    if int(before) >= INOTIFY_INSTANCES:
+        return None
+    INOTIFY.write_text(str(INOTIFY_INSTANCES))
+    return f"raised fs.inotify.max_user_instances from {before} to {INOTIFY_INSTANCES} until the host restarts"
 
 
 def check_disk(state_dir: Path, new_machines: int) -> None:

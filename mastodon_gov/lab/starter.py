@@ -33,9 +33,11 @@ class CgroupStarter:
     def start(self, machine_id: str, boot_arguments: list[str], log: Path) -> None:
         """Start the keeper in a fresh group: a group that was once killed must not be used again."""
         group = cgroups.root() / "mfg-lab" / f"{machine_id}@{secrets.token_hex(4)}"
+        # Made here, not by the keeper: if the lab is removed now, a keeper on its way finds no group and gives up.
+        (group / "keeper").mkdir(parents=True)
         command = [str(HERE / "keep.sh"), str(group), BOOT, *boot_arguments]
         with log.open("ab") as out:
-            subprocess.Popen(
+            keeper = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -43,7 +45,9 @@ class CgroupStarter:
                 cwd="/",
                 start_new_session=True,
             )
-        cgroups.wait_until(group.exists, 10, f"{group} was not made; see {log}")
+        cgroups.wait_until(
+            lambda: cgroups.populated(group) or keeper.poll() is not None, 10, f"{group} stayed empty; see {log}"
+        )
 
     def groups(self, pattern: str) -> list[Path]:
         """A machine has one group; more only for a moment, when an old one is being removed."""
