@@ -75,16 +75,16 @@ def running(storage: Storage) -> list[Unit]:
 
 
 class StorageState(FactBase[dict[str, Any]]):
-    """Which parts of the cluster are missing, and how many buckets each user may make."""
+    """Which parts of the cluster are missing, and how many buckets each user may make (None: suspended)."""
 
     @staticmethod
     def default() -> dict[str, Any]:
         """Before the program is there: everything is missing."""
         return {"missing": ["all"], "users": {}}
 
-    def command(self, uids: list[str]) -> StringCommand:
+    def command(self) -> str:
         """One call for everything."""
-        return StringCommand(f"[ ! -x {PROGRAM} ] || {PROGRAM} state", *(QuoteString(uid) for uid in uids))
+        return f"[ ! -x {PROGRAM} ] || {PROGRAM} state"
 
     def process(self, output: list[str]) -> dict[str, Any]:
         """The last line is JSON."""
@@ -95,17 +95,23 @@ class StorageState(FactBase[dict[str, Any]]):
 @operation()
 def cluster() -> Commands:
     """Make what is missing of monitor, OSD, manager and gateway."""
-    if host.get_fact(StorageState, uids=[])["missing"]:
+    if host.get_fact(StorageState)["missing"]:
         yield StringCommand(PROGRAM, "cluster")
 
 
 @operation()
 def users(wanted: list[User]) -> Commands:
-    """Make users and set how many buckets they may make; the gateway makes their keys, and we do not see them."""
-    known = host.get_fact(StorageState, uids=[user.uid for user in wanted])["users"]
+    """Make users and set how many buckets they may make; others are suspended, and their data stays.
+
+    The gateway makes the keys, and we do not see them.
+    """
+    known = host.get_fact(StorageState)["users"]
     for user in wanted:
         if known.get(user.uid) != user.max_buckets:
             yield StringCommand(PROGRAM, "user", QuoteString(user.uid), str(user.max_buckets))
+    for uid in sorted(known.keys() - {user.uid for user in wanted}):
+        if known[uid] is not None:
+            yield StringCommand(PROGRAM, "suspend", QuoteString(uid))
 
 
 @deploy("S3 storage")

@@ -1,17 +1,20 @@
 #!/usr/bin/python3
 """Make a Ceph of one monitor, one manager and one OSD on this host, and the S3 users of its gateway.
 
-ceph-one-host state [UID...]       print as JSON which parts are missing and what the users may do; changes nothing
-ceph-one-host cluster              make the missing parts; done again it changes nothing
-ceph-one-host user UID MAX         make the user, or set how many buckets it may make (-1: none)
+ceph-one-host state          print as JSON which parts are missing and what each user may do; changes nothing
+ceph-one-host cluster        make the missing parts; done again it changes nothing
+ceph-one-host user UID MAX   make or wake the user, and set how many buckets it may make (-1: none)
+ceph-one-host suspend UID    the user's keys are refused from now on; its buckets stay
 
 Each part is made beside its place and renamed into it, or has a file that is written last, so that a run that died
-anywhere is finished by the next one. Keys go from program to program in files and pipes, never in arguments.
+anywhere is finished by the next one. A part that is missing although there is data is never made anew.
+Keys go from program to program in files and pipes, never in arguments.
 """
 
 from __future__ import annotations
 
 import configparser
+import fcntl
 import json
 import os
 import shutil
@@ -23,18 +26,25 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 LIB = Path("/var/lib/ceph")
 CONF = Path("/etc/ceph/ceph.conf")
 ADMIN = Path("/etc/ceph/ceph.client.admin.keyring")
 MON, MGR, OSD, RGW = (LIB / p for p in ("mon/ceph-a", "mgr/ceph-a", "osd/ceph-0", "radosgw/ceph-rgw.a"))
 DONE = {"mon": MON / "store.db", "mgr": MGR / "keyring", "osd": OSD / "ready", "rgw": RGW / "keyring"}
-NO_USER = 22  # exit code of radosgw-admin (EINVAL)
+LOCK = Path("/run/ceph-one-host.lock")
+LOST = (
+    "Refused: {} is missing, but this host holds S3 data. Restore it from a copy of /var/lib/ceph; nothing was changed."
+)
 
 
 def run(*command: str, stdin: str = "", user: str | None = None) -> str:
     """Standard output of a command; a failure ends the program with what the command said."""
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, user=user, group=user, check=False)
+    # The lock is passed on: a program that outlives a killed run keeps the next one waiting.
+    done = subprocess.run(
+        command, input=stdin, capture_output=True, text=True, user=user, group=user, close_fds=False, check=False
+    )
     if done.returncode:
         sys.exit(f"{command[0]} {command[1]} failed ({done.returncode}): {done.stderr.strip()[-600:]}")
     return done.stdout
@@ -62,6 +72,8 @@ def fresh(path: Path) -> Path:
 
 def make_mon() -> None:
     """Keys first, then the monitor's store; no monitor runs before both are complete."""
+    if DONE["osd"].exists():
+        sys.exit(LOST.format(MON))
     new = fresh(MON)
     admin, mon, store = new / "admin.keyring", new / "mon.keyring", new / "store"
     store.mkdir()
@@ -92,6 +104,8 @@ def make_keyring(path: Path, entity: str, *caps: str) -> None:
 
 def make_osd() -> None:
     """The OSD's number and uuid are fixed, and its key is kept, so that asking the monitor twice is the same."""
+    if any(osd["up_from"] for osd in json.loads(run("ceph", "osd", "dump", "-f", "json"))["osds"]):
+        sys.exit(LOST.format(DONE["osd"]))
     OSD.mkdir(parents=True, exist_ok=True)
     key_file = OSD / "key"
     if not key_file.exists():
@@ -138,7 +152,6 @@ def start(unit: str) -> None:
 
 def cluster() -> None:
     """Every part that is missing, in the order in which one needs the other."""
-    os.umask(0o077)
     if not DONE["mon"].exists():
         make_mon()
     start("ceph-mon@a")
@@ -153,43 +166,56 @@ def cluster() -> None:
         make_keyring(RGW, "client.rgw.a", "mon", "allow rw", "osd", "allow rwx")
     start("ceph-radosgw@rgw.a")
     wait("The gateway", answers)
+    # Debian's build of the manager's modules cannot be loaded; none of them is needed, and the warning hides others.
+    run("ceph", "health", "mute", "MGR_MODULE_DEPENDENCY", "--sticky")
 
 
-def buckets(uid: str) -> int | None:
-    """How many buckets the user may make; None where there is no such user."""
-    asked = ("radosgw-admin", "user", "info", f"--uid={uid}")
-    done = subprocess.run(asked, capture_output=True, text=True, check=False)
-    if done.returncode == NO_USER:
-        return None
-    if done.returncode:
-        sys.exit(f"radosgw-admin user info failed ({done.returncode}): {done.stderr.strip()[-600:]}")
-    return int(json.loads(done.stdout)["max_buckets"])
+def admin(*command: str) -> Any:
+    """What radosgw-admin answers; it would wait for a cluster that is down, so only ask one that runs."""
+    return json.loads(run("radosgw-admin", *command))
 
 
 def user(uid: str, limit: str) -> None:
     """The gateway makes the keys; they are read back with `radosgw-admin user info`, never given."""
-    if buckets(uid) is None:
+    if uid not in admin("metadata", "list", "user"):
         run("radosgw-admin", "user", "create", f"--uid={uid}", f"--display-name={uid}", f"--max-buckets={limit}")
-    else:
-        run("radosgw-admin", "user", "modify", f"--uid={uid}", f"--max-buckets={limit}")
+    run("radosgw-admin", "user", "modify", f"--uid={uid}", f"--max-buckets={limit}")
+    run("radosgw-admin", "user", "enable", f"--uid={uid}")
 
 
-def state(uids: list[str]) -> dict[str, object]:
-    """What is missing, and what the users may do; users can be asked only when the cluster is complete."""
+def state() -> dict[str, object]:
+    """Missing parts; by user how many buckets it may make, and None where it is suspended."""
     missing = [part for part, path in DONE.items() if not path.exists()]
-    if missing:
-        return {"missing": missing, "users": {}}
-    with ThreadPoolExecutor() as pool:
-        return {"missing": [], "users": dict(zip(uids, pool.map(buckets, uids), strict=True))}
+    asked = ("systemctl", "is-active", "ceph-mon@a", "ceph-osd@0")
+    running = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split() == ["active"] * 2
+    users = {}
+    if running and not missing:
+        with ThreadPoolExecutor() as pool:
+            for found in pool.map(lambda uid: admin("user", "info", f"--uid={uid}"), admin("metadata", "list", "user")):
+                users[found["user_id"]] = None if found["suspended"] else found["max_buckets"]
+    return {"missing": missing, "users": users}
+
+
+def alone() -> None:
+    """Until this program ends, with everything it started, no second one changes anything."""
+    os.umask(0o077)
+    lock = os.open(LOCK, os.O_RDWR | os.O_CREAT)
+    os.set_inheritable(lock, True)
+    fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["state", *uids]:
-            print(json.dumps(state(uids)))
+        case ["state"]:
+            print(json.dumps(state()))
         case ["cluster"]:
+            alone()
             cluster()
         case ["user", uid, limit]:
+            alone()
             user(uid, limit)
+        case ["suspend", uid]:
+            alone()
+            run("radosgw-admin", "user", "suspend", f"--uid={uid}")
         case _:
             sys.exit(__doc__)

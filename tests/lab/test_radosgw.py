@@ -1,0 +1,79 @@
+"""The one-host Ceph survives being killed while it is made, and is never made over data."""
+
+from __future__ import annotations
+
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from mastodon_gov.lab.machine import Machine
+from mastodon_gov.lab.state import MachineSpec
+from mastodon_gov.lab.world import WORLD_PACKAGES
+from roles.lib.render import text
+from roles.radosgw.role import CONF, PROGRAM
+from tests.lab.conftest import MakeLab
+
+SOURCE = Path("roles/radosgw/files/ceph_one_host.py")
+KILLED = 137
+
+
+@pytest.fixture(scope="module")
+def storage(make_lab: MakeLab) -> Machine:
+    """A machine with Ceph's packages and what the role writes, but no cluster."""
+    machine = make_lab("radosgw", [MachineSpec("storage", layer_packages=WORLD_PACKAGES)]).machine("storage")
+    machine.ssh(f"cat > {CONF}", stdin=text("radosgw/ceph.conf", name="s3.world.test", size=10))
+    write = f"mkdir -p {Path(PROGRAM).parent} && cat > {PROGRAM} && chmod 755 {PROGRAM}"
+    machine.ssh(write, stdin=SOURCE.read_text())
+    return machine
+
+
+@pytest.fixture(scope="module")
+def cluster(storage: Machine) -> Machine:
+    """The cluster, made by runs of which each but the last was killed a little later than the one before.
+
+    Every second time the program is killed with all that it started, every other time that goes on alone.
+    """
+    for run in count():
+        alone = "--foreground" if run % 2 else ""
+        done = storage.ssh(f"timeout {alone} -s KILL {0.2 * 1.3**run:.2f} {PROGRAM} cluster; exit $?", check=False)
+        if done.returncode != KILLED:
+            assert done.returncode == 0, done.stderr
+            assert run > 6, "too few runs were killed: this test proved nothing"
+            return storage
+    raise AssertionError
+
+
+def identity(machine: Machine) -> str:
+    """All keys and the OSD's number: what a second cluster would have different. Only a digest leaves the machine."""
+    return machine.ssh("{ ceph auth ls -f json; ceph osd ls; } 2>/dev/null | sha256sum").stdout
+
+
+def test_killed_runs_end_in_one_whole_cluster(cluster: Machine) -> None:
+    assert cluster.ssh(["ceph", "health"]).stdout.startswith("HEALTH_OK")
+    assert cluster.ssh(["ceph", "osd", "ls"]).stdout.split() == ["0"]
+    assert '"missing": []' in cluster.ssh([PROGRAM, "state"]).stdout
+
+
+def test_done_again_it_is_the_same_cluster(cluster: Machine) -> None:
+    before = identity(cluster)
+    cluster.ssh([PROGRAM, "cluster"])
+    assert identity(cluster) == before
+
+
+def test_keys_are_for_ceph_and_root_only(cluster: Machine) -> None:
+    search = "grep -rlaF 'key = ' /var/lib/ceph /etc/ceph"
+    assert len(cluster.ssh(search).stdout.split()) > 3
+    assert cluster.ssh(f"runuser -u nobody -- {search}", check=False).stdout == ""
+
+
+@pytest.mark.parametrize("part", ["/var/lib/ceph/osd/ceph-0/ready", "/var/lib/ceph/mon/ceph-a/store.db"])
+def test_lost_part_is_not_made_anew_over_data(cluster: Machine, part: str) -> None:
+    cluster.ssh([PROGRAM, "user", "kept", "-1"])
+    before = cluster.ssh(["radosgw-admin", "user", "info", "--uid=kept"]).stdout
+    cluster.ssh(f"mv {part} {part}.away")
+    done = cluster.ssh([PROGRAM, "cluster"], check=False)
+    cluster.ssh(f"mv {part}.away {part} && systemctl restart ceph-mon@a")
+    assert done.returncode == 1
+    assert part.removesuffix("/store.db") in done.stderr
+    assert cluster.ssh(["radosgw-admin", "user", "info", "--uid=kept"], timeout=60).stdout == before
