@@ -16,6 +16,7 @@ from typing import Any
 import paramiko
 
 from mastodon_gov import secrets
+from mastodon_gov.certificate_files import certificate_files
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance import Instance, Node
 from mastodon_gov.instance.load import load
@@ -55,10 +56,17 @@ def read_groups(directory: Path, hosts: Mapping[str, Iterable[str]]) -> dict[str
     found = secrets.read(directory, identity_path(directory))
     release = selected(instance, directory)
     member = {name: frozenset(g for g in named if name in named[g]) for names in named.values() for name in names}
-    data = {
-        name: _host(directory, instance, Node(name=name, groups=of, instance=instance, secrets=found, release=release))
-        for name, of in member.items()
-    }
+    data = {}
+    for name, of in member.items():
+        node = Node(
+            name=name,
+            groups=of,
+            instance=instance,
+            secrets=found,
+            release=release,
+            certificate=certificate_files(directory, instance, name, identity_path(directory)),
+        )
+        data[name] = _host(directory, instance, node)
     return {group: [(name, data[name]) for name in names] for group, names in named.items()}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from mastodon_gov.instance.secret_model import (
     AccessKey,
@@ -304,6 +304,17 @@ class ReleaseBundle(Part):
     packages: tuple[str, ...]
 
 
+class CertificateFiles(Part):
+    """What the instance directory holds for `certificates.files` and `certificates.internal_ca`; texts are PEM.
+
+    `chain` is "" until it is there; `request` is where the host's request for a certificate is put.
+    """
+
+    chain: str = ""
+    key: SecretStr = SecretStr("")
+    request: str = ""
+
+
 class Node(Part):
     """What a role sees: one host of one instance. `groups` are the inventory's groups the host is in."""
 
@@ -312,3 +323,4 @@ class Node(Part):
     instance: Instance
     secrets: Secrets
     release: ReleaseBundle
+    certificate: CertificateFiles = CertificateFiles()
