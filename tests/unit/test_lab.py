@@ -75,6 +75,17 @@ def test_too_little_disk_names_both_figures(monkeypatch: pytest.MonkeyPatch, tmp
     preflight.check_disk(tmp_path, 2)
 
 
+def test_the_inotify_limit_is_raised_once_and_never_lowered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    limit = tmp_path / "max_user_instances"
+    monkeypatch.setattr(preflight, "INOTIFY", limit)
+    limit.write_text("128\n")
+    assert "from 128 to 1024" in str(preflight.raise_inotify_limit())
+    assert preflight.raise_inotify_limit() is None
+    limit.write_text("8192\n")
+    assert preflight.raise_inotify_limit() is None
+    assert limit.read_text() == "8192\n"
+
+
 # --- names and addresses --------------------------------------------------------------------------------------
 
 
