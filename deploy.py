@@ -7,6 +7,7 @@ from pyinfra import host
 from mastodon_gov.instance import Node
 from roles.backups.role import backups
 from roles.base.role import base
+from roles.certificates.role import certificates, issue
 from roles.firewall.role import firewall
 from roles.lib.lock import deploy_lock
 from roles.lib.progress import report_progress
@@ -26,6 +27,7 @@ object_storage(node)
 base(node)
 ssh(node)
 firewall(node)
+certificates(node)
 mail(node)
 if "database" in node.groups:
     postgresql(node)
@@ -36,3 +38,4 @@ if "mastodon" in node.groups:
     mastodon(node)
 if "proxy" in node.groups:
     nginx(node)
+    issue(node)

@@ -65,6 +65,15 @@ def machines(outside: tuple[str, ...] = ()) -> list[MachineSpec]:
     ]
 
 
+def missing(name: str, specs: list[MachineSpec]) -> list[MachineSpec]:
+    """Those the lab does not have yet; a machine that is there keeps what it was made from."""
+    try:
+        there = {machine.name for machine in Lab.open(name).machines}
+    except Refusal:
+        there = set()
+    return [spec for spec in specs if spec.name not in there]
+
+
 def write_instance(lab: Lab, world: WorldFacts, directory: Path) -> Instance:
     """Write beside the committed files what only this lab knows. Secrets are made once, and then only completed."""
     names = {"control": [network.address4(lab.number, 1), network.address6(lab.number, 1)]}
@@ -156,7 +165,7 @@ def _first_contact(lab: Lab, instance: Instance, directory: Path) -> None:
 def demo(directory: Path, name: str) -> None:
     """Deploy the demo instance into a lab of this machine. Makes machines here; `lab down` removes them."""
     began = time.monotonic()
-    lab = Lab.up(name, machines(), say=click.echo)
+    lab = Lab.up(name, missing(name, machines()), say=click.echo)
     made = bring_up(lab, directory, click.echo)
     instance = load(directory)
     release = selected(instance, directory)

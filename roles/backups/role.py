@@ -117,7 +117,10 @@ def steps(found: dict[str, Any], stanza: str) -> list[str]:
     if code == OK:
         return []
     tool = f"cd / && timeout 180 runuser -u postgres -- pgbackrest --stanza={stanza} --log-level-console=info"
-    made = [] if code == NO_BACKUP else [f"{tool} stanza-create"]
+    # PostgreSQL's archiver has been trying since its start and holds the stanza's lock each time (exit code 50).
+    again = "rc=$?; n=$((n+1)); [ $rc = 50 ] && [ $n -lt 60 ] || exit $rc; sleep 1"
+    create = f"n=0; until {tool} stanza-create; do {again}; done"
+    made = [] if code == NO_BACKUP else [create]
     log = f"journalctl -u {SERVICE} -n 30 --no-pager -o cat >&2"
     # Through the unit that runs each night, so that its sandbox is proved on the first day.
     return [*made, f"{tool} check", f"systemctl start {SERVICE} || {{ {log}; exit 1; }}"]

@@ -57,7 +57,7 @@ def install_release(release: ReleaseBundle, allow_standin: bool) -> Commands:
     yield FileUploadCommand(BytesIO(release.signature.encode()), f"{archive}.sig")
     yield FileUploadCommand(BytesIO(release.signers.encode()), f"{INCOMING}/allowed_signers")
     yield StringCommand(
-        f"{LIB}/release_install.py {archive} --signers {INCOMING}/allowed_signers",
+        f"python3 {LIB}/release_install.py {archive} --signers {INCOMING}/allowed_signers",
         "--allow-standin" if allow_standin else "",
         f"&& rm -rf {INCOMING}",
     )

@@ -50,27 +50,31 @@ def stanza() -> str:
     return next(name for name in conf.sections() if name != "global")
 
 
+def brief(message: str) -> str:
+    """The first line, and the S3 service's word; what follows may be pieces of a file read with a wrong passphrase."""
+    first = message.strip().split("\n")[0].rstrip(":")
+    code = re.search(r"<Code>(\w+)</Code>", message)
+    return f"{first} ({code[1]})" if code else first
+
+
 def repository(name: str) -> dict[str, Any]:
     """What the repository holds. `code`: 0 good, 1 no stanza, 2 no backup, 3 no stanza data, 99 error, -1 no answer."""
-    words = ["pgbackrest", f"--stanza={name}", "--log-level-console=off", "--log-level-stderr=error"]
+    words = ["pgbackrest", f"--stanza={name}", "--log-level-console=off", "--log-level-file=off"]
+    unknown: dict[str, Any] = {"code": -1, "backups": [], "system_ids": []}
     try:
-        ran = subprocess.run(
-            [*words, "--log-level-file=off", "--output=json", "info"],
-            capture_output=True,
-            text=True,
-            timeout=ANSWER_WITHIN,
-            check=False,
-        )
-        found = json.loads(ran.stdout)[0]
+        asked = [*words, "--log-level-stderr=error", "--output=json", "info"]
+        ran = subprocess.run(asked, capture_output=True, timeout=ANSWER_WITHIN, check=False)
     except subprocess.TimeoutExpired:
-        return {"code": -1, "message": f"no answer within {ANSWER_WITHIN} s", "backups": [], "system_ids": []}
+        return {**unknown, "message": f"no answer within {ANSWER_WITHIN} s"}
+    out, err = (text.decode(errors="replace") for text in (ran.stdout, ran.stderr))
+    try:
+        found = json.loads(out, strict=False)[0]
     except (ValueError, IndexError):
-        message = (ran.stderr.strip() or ran.stdout.strip() or f"exit code {ran.returncode}")[:500]
-        return {"code": -1, "message": message, "backups": [], "system_ids": []}
-    messages = [each["status"]["message"] for each in found.get("repo", [])]
+        return {**unknown, "message": brief(err or out) or f"exit code {ran.returncode}"}
+    status = found["repo"][0]["status"] if found.get("repo") else found["status"]
     return {
-        "code": found["status"]["code"],
-        "message": "; ".join([found["status"]["message"], *messages]),
+        "code": status["code"],
+        "message": brief(status["message"]),
         "backups": found.get("backup", []),
         "system_ids": [str(each["system-id"]) for each in found.get("db", [])],
     }
