@@ -72,11 +72,17 @@ def test_register_statements_quote_what_they_are_given() -> None:
 
 def test_settled_needs_every_part() -> None:
     status = {
-        "installed": True, "ok": True, "source": lock_source(), "domains": ["a.test", "b.test"],
+        "installed": True, "failed": ["addresses"], "source": lock_source(), "domains": ["a.test", "b.test"],
         "settings": {}, "deployment": {"local_domain": "a.test", "web_domain": "s.a.test"},
     }  # fmt: skip
     wanted = (("b.test", "a.test"), dict[str, str](), ("a.test", "s.a.test"))
     assert is_settled(status, *wanted)
-    for key, other in {"ok": False, "installed": False, "source": "x", "domains": [], "deployment": None}.items():
+    for key, other in {
+        "failed": ["mode"],
+        "installed": False,
+        "source": "x",
+        "domains": [],
+        "deployment": None,
+    }.items():
         assert not is_settled({**status, key: other}, *wanted), key
     assert not is_settled(status, wanted[0], {"require_2fa": "true"}, wanted[2])

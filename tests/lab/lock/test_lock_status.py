@@ -171,6 +171,15 @@ def test_status_before_and_after_the_lock(server: Server) -> None:
     assert database.must("SELECT count(*) FROM gov.version") == "1", "a second installation changes nothing"
 
 
+def test_accounts_of_a_removed_domain_stay_and_the_deploy_does_not_repeat_itself(server: Server) -> None:
+    database = server.locked("shrunk", "4.6.5")
+    fewer = ("xn--bcher-kva.test",)
+    database.must(lock.sync_sql(fewer, {}, NAMES))
+    assert database.status()["failed"] == ["addresses"]
+    assert lock.is_settled(database.status(), fewer, {}, NAMES)
+    assert database.must("SELECT count(*) FROM users") == "1"
+
+
 def test_lock_closes_what_was_open_before_it(server: Server) -> None:
     database = server.bare("adopted", "4.5.15")
     database.must(
