@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Le, MaxLen, MinLen
 from pydantic import BaseModel
@@ -66,6 +66,8 @@ def allowed_at(model: type[BaseModel], key: Key) -> str:
         return f"the keys {', '.join(annotation.model_fields)}"
     if get_origin(annotation) is tuple:
         return f"a list, each entry {allowed_at(model, (*key, 0))}"
+    if get_origin(annotation) is Literal:
+        return " or ".join(map(str, get_args(annotation)))
     kind = KINDS.get(getattr((get_args(annotation) or [annotation])[0], "__name__", ""), "another value")
     return kind + _bounds(metadata)
 

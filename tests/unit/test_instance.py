@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mastodon_gov.errors import Refusal
-from mastodon_gov.instance import Instance
+from mastodon_gov.instance import Instance, document
 from mastodon_gov.instance.immutable import domain_refusal
 from mastodon_gov.instance.load import load
 from tests.unit.instance_sample import good_directory
@@ -226,3 +226,11 @@ def test_every_setting_says_what_it_means() -> None:
         return missing
 
     assert unexplained(Instance, "") == ["addresses", "trusted_ca"]
+
+
+def test_the_page_of_settings_is_in_step_with_the_model() -> None:
+    page = document.PAGE.read_text()
+    assert document.updated(page) == page, "run: python -m mastodon_gov.instance.document"
+    settings = set(re.findall(r"^\| `([a-z_.]+)` \|", page, re.MULTILINE))
+    assert {"domain.handle", "mail.port", "access.administrators.keys", "certificates.acme.directory"} <= settings
+    assert "another value" not in page
