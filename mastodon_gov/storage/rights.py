@@ -7,9 +7,12 @@ is no policy, a version that does not exist.
 from __future__ import annotations
 
 import secrets as random
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import md5
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -124,30 +127,46 @@ def _media(at: Clients) -> list[str]:
 
 
 def _backups(at: Clients) -> list[str]:
-    """The host adds and hides, but destroys nothing; nobody else sees anything. What is put here stays for the days
-    of the lock, so writing is tried with an upload that is called off."""
+    """The host adds, reads and hides, but destroys nothing; nobody else sees anything.
+
+    What a host puts here stays for the days of the lock. So writing is tried with an upload that is called off, and
+    the object for the other attempts is the owner's, with a short lock of its own that the owner may lift.
+    """
     bucket, key = at.backup_bucket, f"{PREFIX}/{random.token_hex(8)}"
     here = {"Bucket": bucket, "Key": key}
-    with _cleaned(at.owner, bucket, (key,)):
+    with _cleaned(at.owner, bucket, (key,), locked=True):
+        version = _put_briefly(at.owner, here)
+        one = {**here, "VersionId": version}
         return _run(
             bucket,
             [
                 Probe("backups", True, "write an object", lambda: _upload(at.backups, here)),
-                Probe("backups", True, "read an object", lambda: _absent(at.backups, here)),
+                Probe("backups", True, "read an object", lambda: at.backups.get_object(**here)),
                 Probe("backups", True, "list the bucket", lambda: _list(at.backups, bucket)),
-                Probe("backups", True, "hide objects", lambda: _delete(at.backups, bucket, [key])),
-                Probe(
-                    "backups", False, "destroy versions", lambda: at.backups.delete_object(**here, VersionId=NO_VERSION)
-                ),
+                Probe("backups", False, "destroy versions", lambda: at.backups.delete_object(**one)),
                 Probe("backups", False, "change the policy", lambda: _no_policy(at.backups, bucket)),
                 Probe("backups", False, "change the rules for old versions", lambda: _no_rules(at.backups, bucket)),
                 Probe("backups", False, "see all buckets", lambda: _sees(at.backups)),
                 Probe("backups", False, "list the bucket of the media", lambda: _list(at.backups, at.media_bucket)),
-                Probe("media", False, "read an object", lambda: _absent(at.media, here)),
-                Probe("anonymous", False, "read an object", lambda: _absent(at.anonymous, here)),
+                Probe("media", False, "read an object", lambda: at.media.get_object(**here)),
+                Probe("anonymous", False, "read an object", lambda: at.anonymous.get_object(**here)),
                 Probe("anonymous", False, "list the bucket", lambda: _list(at.anonymous, bucket)),
+                Probe("backups", True, "hide objects", lambda: _delete(at.backups, bucket, [key])),
             ],
         )
+
+
+def _put_briefly(owner: Any, where: dict[str, str]) -> str:
+    """An object whose lock the owner can lift, instead of the bucket's lock that nobody can; returns its version."""
+    body = b"probe"
+    answer = owner.put_object(
+        **where,
+        Body=body,
+        ContentMD5=b64encode(md5(body, usedforsecurity=False).digest()).decode(),
+        ObjectLockMode="GOVERNANCE",
+        ObjectLockRetainUntilDate=datetime.now(UTC) + timedelta(hours=1),
+    )
+    return str(answer["VersionId"])
 
 
 def _run(bucket: str, probes: list[Probe]) -> list[str]:
@@ -187,16 +206,12 @@ def _sees(client: Any) -> None:
 
 
 def _no_policy(client: Any, bucket: str) -> object:
-    return client.put_bucket_policy(Bucket=bucket, Policy="{}")
+    # Not even `{}`: radosgw takes that for a policy without statements, and every right is gone (seen).
+    return client.put_bucket_policy(Bucket=bucket, Policy="no policy")
 
 
 def _no_rules(client: Any, bucket: str) -> object:
     return client.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": []})
-
-
-def _absent(client: Any, where: dict[str, str]) -> object:
-    """Reading what is not there answers NoSuchKey to those who may list, and a denial to all others."""
-    return client.get_object(**where)
 
 
 def _upload(client: Any, where: dict[str, str]) -> None:
@@ -212,12 +227,14 @@ def _delete(client: Any, bucket: str, keys: list[str]) -> None:
 
 
 @contextmanager
-def _cleaned(owner: Any, bucket: str, keys: tuple[str, ...]) -> Iterator[None]:
-    """Remove every version and marker that the probes left; the owner may, as nothing of it is locked."""
+def _cleaned(owner: Any, bucket: str, keys: tuple[str, ...], *, locked: bool = False) -> Iterator[None]:
+    """Remove every version and marker that the probes left."""
     try:
         yield
     finally:
         for key in keys:
             listed = owner.list_object_versions(Bucket=bucket, Prefix=key)
             for each in [*listed.get("Versions", []), *listed.get("DeleteMarkers", [])]:
-                owner.delete_object(Bucket=bucket, Key=each["Key"], VersionId=each["VersionId"])
+                owner.delete_object(
+                    Bucket=bucket, Key=each["Key"], VersionId=each["VersionId"], BypassGovernanceRetention=locked
+                )

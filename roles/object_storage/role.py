@@ -6,8 +6,6 @@ runs once for all hosts.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-
 from pyinfra import host, logger
 from pyinfra.api import FunctionCommand, OperationError, operation
 from pyinfra.api.host import Host
@@ -19,7 +17,7 @@ from mastodon_gov.instance.model import AccessKey
 from mastodon_gov.storage.buckets import pending
 from mastodon_gov.storage.buckets import settle as settle_bucket
 from mastodon_gov.storage.settings import Action, Wanted
-from roles.lib import deploy
+from roles.lib import Commands, deploy
 from roles.lib.files import Entry
 from roles.lib.units import Unit
 
@@ -33,7 +31,7 @@ def files(node: Node) -> list[Entry]:
 
 
 @operation()
-def buckets(instance: Instance, owner: AccessKey) -> Generator[FunctionCommand, None, None]:
+def buckets(instance: Instance, owner: AccessKey) -> Commands:
     """Bring both buckets to what the instance says; one command for each bucket that differs."""
     try:
         plans = pending(instance, owner)

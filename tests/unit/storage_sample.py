@@ -35,8 +35,8 @@ def storage(**changes: Any) -> dict[str, Any]:
     return {**names, "backup_lock_days": 14, **changes}
 
 
-def secrets(**changes: Any) -> Secrets:
-    """Values that a test can find again where they must not be."""
+def secret_values(**changes: Any) -> dict[str, Any]:
+    """What the secrets file would hold; values that a test can find again where they must not be."""
     keys = {name: {"access_key": f"{name}-access", "secret_key": f"{name}-secret"} for name in ("owner", "media")}
     keys["owner"]["secret_key"] = OWNER_KEY
     parts: dict[str, Any] = {
@@ -47,11 +47,21 @@ def secrets(**changes: Any) -> Secrets:
         "object_storage": {**keys, "backups": {"access_key": "backups-access", "secret_key": WRITER}},
         "backups": {"cipher_pass": CIPHER},
     }
-    return Secrets.model_validate({**parts, **changes})
+    return {**parts, **changes}
+
+
+def secrets(**changes: Any) -> Secrets:
+    """The same, typed."""
+    return Secrets.model_validate(secret_values(**changes))
 
 
 def node(**changes: Any) -> Node:
     """The one host."""
+    return node_of(instance(**changes), secrets())
+
+
+def node_of(at: Instance, known: Secrets) -> Node:
+    """A host of this instance; its release does not matter here."""
     texts = dict.fromkeys(("name", "version", "archive", "signature", "signers"), "x")
     release = ReleaseBundle(**texts, standin=True, packages=())
-    return Node(name="h", groups=frozenset(), instance=instance(**changes), secrets=secrets(), release=release)
+    return Node(name="h", groups=frozenset(), instance=at, secrets=known, release=release)

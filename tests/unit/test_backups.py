@@ -101,7 +101,7 @@ def state(**changes: dict[str, Any] | Any) -> dict[str, Any]:
 def words(found: dict[str, Any]) -> list[str]:
     """What would be done, in a word each."""
     known = ("stanza-create", "check", "systemctl start mfg-backup.service")
-    return [next(word for word in known if step.endswith(word) or f"{word} ||" in step) for step in steps(found, "s")]
+    return [next(word for word in known if f" {word}" in f" {step} ") for step in steps(found, "s")]
 
 
 ALL = ["stanza-create", "check", "systemctl start mfg-backup.service"]
