@@ -77,7 +77,7 @@ class Pairs(FactBase[Seen]):
     def process(self, output: list[str]) -> Seen:
         """Pairs, then the link, then the request."""
         text = "\n".join(output)
-        rest, _, request = text.partition("\n=request\n")
+        rest, _, request = text.partition("\n=request")
         head, _, current = rest.rpartition("=current ")
         blocks = [block.partition("\n") for block in head.split("=pair ")[1:]]
         pairs = {path: _pair(told) for path, _, told in blocks}
