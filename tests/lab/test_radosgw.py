@@ -62,9 +62,10 @@ def test_done_again_it_is_the_same_cluster(cluster: Machine) -> None:
 
 
 def test_keys_are_for_ceph_and_root_only(cluster: Machine) -> None:
-    search = "grep -rlaF 'key = ' /var/lib/ceph /etc/ceph"
-    assert len(cluster.ssh(search).stdout.split()) > 3
-    assert cluster.ssh(f"runuser -u nobody -- {search}", check=False).stdout == ""
+    where = "find /var/lib/ceph /etc/ceph -type f"
+    assert len(cluster.ssh(f"{where} -name '*keyring'").stdout.split()) == 5
+    readable = cluster.ssh(f"runuser -u nobody -- {where} -readable 2>/dev/null", check=False).stdout.split()
+    assert set(readable) <= {CONF, "/etc/ceph/rbdmap"}
 
 
 @pytest.mark.parametrize("part", ["/var/lib/ceph/osd/ceph-0/ready", "/var/lib/ceph/mon/ceph-a/store.db"])
