@@ -7,9 +7,12 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance import Instance, document
@@ -50,6 +53,15 @@ def sentences(directory: Path) -> list[re.Match[str]]:
     matches = [SENTENCE.match(line) for line in str(refusal.value).splitlines()]
     assert all(matches), str(refusal.value)
     return [match for match in matches if match]
+
+
+def said_by(directory: Path) -> str:
+    """What load says, if it refuses."""
+    try:
+        load(directory)
+    except Refusal as refusal:
+        return str(refusal)
+    return ""
 
 
 def change(directory: Path, file: str, old: str, new: str) -> list[str]:
@@ -173,6 +185,29 @@ def test_clock_times_stay_text(directory: Path) -> None:
     instance = load(directory)
     assert instance.backups.full_at == "12:30"
     assert instance.organisations[0].name == "010"
+
+
+def _places(value: Any, key: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of every value in a tree."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for part, below in inner:
+        yield (*key, part)
+        yield from _places(below, (*key, part))
+
+
+@pytest.mark.parametrize("junk", [None, 7, [], {"a": 1}], ids=str)
+@pytest.mark.parametrize("file", ["instance.yaml", "organisations.yaml"])
+def test_whatever_stands_in_a_place_the_answer_is_a_sentence(directory: Path, file: str, junk: object) -> None:
+    good = (directory / file).read_text()
+    for *above, last in _places(yaml.safe_load(good)):
+        tree = yaml.safe_load(good)
+        place = tree
+        for part in above:
+            place = place[part]
+        place[last] = junk
+        (directory / file).write_text(yaml.safe_dump(tree))
+        said = said_by(directory)
+        assert all(SENTENCE.match(line) for line in said.splitlines()), said
 
 
 def test_addresses_may_be_left_out_where_nothing_is_private(directory: Path) -> None:
