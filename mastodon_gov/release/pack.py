@@ -122,7 +122,8 @@ def sha256_of(path: Path) -> str:
 def inventory(tree: Path) -> dict[str, Any]:
     """Gems and npm packages that are really in the tree, Node's version, and yarn.lock when there is one."""
     gems = {spec.stem for spec in tree.glob("vendor/bundle/ruby/*/specifications/*.gemspec")}
-    gems |= {path.name for path in tree.glob("vendor/bundle/ruby/*/bundler/gems/*")}
+    checkouts = [*tree.glob("vendor/bundle/ruby/*/bundler/gems/*"), *tree.glob("vendor/cache/*")]
+    gems |= {path.name for path in checkouts if path.is_dir()}
     npm = set()
     for manifest in tree.glob("node_modules/**/package.json"):
         about = json.loads(manifest.read_bytes())

@@ -173,8 +173,9 @@ def test_a_tree_that_does_not_belong_in_a_release_is_not_packed(
 
 
 def test_inventory_finds_what_is_shipped(ministry: Ministry) -> None:
+    (ministry.tree / "vendor/cache/webpush-9631ac63045c").mkdir(parents=True)  # a gem from git
     found = pack.inventory(ministry.tree)
-    assert found["gems"] == ["rack-3.1.2"]
+    assert found["gems"] == ["rack-3.1.2", "webpush-9631ac63045c"]
     assert found["npm"] == [("toot", "1.0.0")]
 
 
@@ -300,6 +301,7 @@ TAMPERED: dict[str, tuple[Callable[[list[Member]], None], str]] = {
     "fifo": (add("pipe", type=tarfile.FIFOTYPE), "pipe.*neither a file"),
     "traversal": (add("../../etc/cron.d/x"), "etc/cron.d/x.*outside the release"),
     "traversal inside": (add("bin/../../x"), "x.*outside the release"),
+    "directory ..": (add("bin/..", type=tarfile.DIRTYPE), r"bin/\.\..*outside the release"),
     "absolute": (add("/etc/cron.d/x"), "etc/cron.d/x.*outside the release"),
     "other top directory": (add("../4.5.15-76543210/x"), "4.5.15-76543210/x.*outside the release"),
     "RELEASE.json changed": (rehash, "RELEASE.json.*content differs"),
@@ -319,6 +321,17 @@ def test_a_bundle_that_does_not_fit_its_manifest_is_refused_even_when_signed(min
         with pytest.raises(Refusal, match=says):
             ministry.install(bundle, *mode)
     assert snapshot(ministry.root) == {**before, "opt/mastodon/releases": ANY}, "a refused bundle leaves nothing"
+
+
+@pytest.mark.parametrize("target", ["../out", "/etc/passwd", "Gemfile.lock/../../out", "..", "bin/.."])
+def test_a_link_that_leaves_is_refused_even_when_the_builder_listed_it(
+    ministry: Ministry, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    monkeypatch.setattr(pack, "unfit", lambda tree, entry: None)
+    (ministry.tree / "link").symlink_to(target)
+    with pytest.raises(Refusal, match="link.*leaves the release"):
+        ministry.install(ministry.bundle())
+    assert not list(ministry.releases.iterdir())
 
 
 def test_an_untampered_rewrite_is_accepted(ministry: Ministry) -> None:
