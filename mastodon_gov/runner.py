@@ -21,6 +21,7 @@ from typing import Any
 from mastodon_gov.errors import Refusal
 
 ROOT = Path(__file__).resolve().parents[1]
+NOISE = re.compile(r"^(Traceback|  File |    [^\[]|\s*\^+|20\d\d-\S+ <Greenlet|--> Disconnecting|\s*$)")
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -87,7 +88,7 @@ def _read(report: str, log: str, code: int, commands: int, seconds: float) -> Ru
     try:
         told = json.loads(report)
     except ValueError:
-        raise Refusal(f"pyinfra ended with {code} and reported nothing. Its last words:\n{last_words(log)}") from None
+        raise Refusal(f"No host is left, or none was reached (pyinfra ended with {code}).\n{last_words(log)}") from None
     results = told.get("results") or {"operations": [], "failed_hosts": []}
     planned = [row["name"] for row in told.get("plan", []) if row["hosts_with_change"]]
     done = [row["name"] for row in results["operations"] if row["success"]]
@@ -96,6 +97,8 @@ def _read(report: str, log: str, code: int, commands: int, seconds: float) -> Ru
     return Run(tuple(done or planned), tuple(sorted(failed)), len(hosts), commands, seconds, log)
 
 
-def last_words(log: str, lines: int = 15) -> str:
-    """The end of a log, for a person."""
-    return "\n".join(log.strip().splitlines()[-lines:])
+def last_words(log: str, lines: int = 25) -> str:
+    """What a log says of the operation that failed, for a person: from its start on, without tracebacks."""
+    _, _, tail = log.rpartition("--> Starting operation: ")
+    kept = [line for line in (tail or log).strip().splitlines() if not NOISE.match(line)]
+    return "\n".join(kept[-lines:])

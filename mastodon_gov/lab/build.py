@@ -21,13 +21,20 @@ Say = Callable[[str], None]
 LAYER_INDEX = 200  # address of the machine on which a layer is made
 
 # Services must not start while packages are installed: a layer is state at rest. No recommends, as on hosts.
+# What the packages switch on is switched off again: a machine from a layer starts as bare as one without, and a role
+# finds nothing running that it has not started. Debian would also make a PostgreSQL cluster with its own settings.
 INSTALL = """set -e
+enabled() {{ systemctl list-unit-files --state=enabled --no-legend | cut -d' ' -f1 | sort; }}
+mkdir -p /etc/postgresql-common/createcluster.d
+echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.d/lab.conf
+enabled >/run/before
 printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d
 chmod 755 /usr/sbin/policy-rc.d
 export DEBIAN_FRONTEND=noninteractive
 apt-get -q update
 apt-get -qy --no-install-recommends install {packages}
 apt-get clean
+enabled | comm -13 /run/before - | xargs -r systemctl disable -q
 rm /usr/sbin/policy-rc.d
 """
 
@@ -91,7 +98,7 @@ class Builder:
         for package in packages:
             if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", package):
                 raise Refusal(f"{package!r} is not the name of a Debian package. Correct layer_packages.")
-        name = layer_key(base_key(), packages)
+        name = layer_key(base_key() + INSTALL, packages)
         with self.phase(f"layer {name} with {len(packages)} packages"), self.cache.layer_lock(name):
             if not self.cache.has_layer(name):
                 self._build_layer(name, packages)

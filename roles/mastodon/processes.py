@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 from pyinfra import host
@@ -51,7 +52,8 @@ def install_release(release: ReleaseBundle, allow_standin: bool) -> Commands:
     """Carry the bundle to the host and have it verified there; a release that is installed is not touched."""
     if release.name in host.get_fact(InstalledReleases):
         return
-    archive = f"{INCOMING}/{release.name}.tar.zst"
+    # Under its own name: the bundle says what it is called, and the host compares.
+    archive = f"{INCOMING}/{Path(release.archive).name}"
     yield StringCommand(f"install -d -m 700 {INCOMING}")
     yield FileUploadCommand(release.archive, archive)
     yield FileUploadCommand(BytesIO(release.signature.encode()), f"{archive}.sig")

@@ -22,6 +22,7 @@ from roles.lib.units import Unit
 # pgbackrest is here because the archiver runs inside PostgreSQL's unit, whose sandbox names its directories.
 PACKAGES = ["postgresql-17", "postgresql-client-17", "pgbackrest"]
 CLUSTER = "/etc/postgresql/17/main"
+BIN = "/usr/lib/postgresql/17/bin"
 DATA = "/var/lib/postgresql/17/main"
 MAKING = "/var/lib/postgresql/17-main.making"
 FILES = Path(__file__).parent / "files"
@@ -68,18 +69,21 @@ class DatabaseState(FactBase[dict[str, object]]):
         return found
 
 
-class ClusterReady(FactBase[bool]):
-    """Whether the cluster was made to its end."""
+class ClusterReady(FactBase[list[str]]):
+    """`made`: the cluster was made to its end; `checksums`: its pages carry checksums."""
 
-    default = bool
+    default = list
 
     def command(self) -> str:
         """A marker stands while the cluster is being made; see `cluster`."""
-        return f"[ -s {DATA}/PG_VERSION ] && [ ! -e {MAKING} ] && echo y; true"
+        return (
+            f"[ -s {DATA}/PG_VERSION ] && [ ! -e {MAKING} ] && echo made; "
+            f"{BIN}/pg_controldata {DATA} 2>/dev/null | grep -q 'checksum version: *[1-9]' && echo checksums; true"
+        )
 
-    def process(self, output: list[str]) -> bool:
-        """`y` or nothing."""
-        return output == ["y"]
+    def process(self, output: list[str]) -> list[str]:
+        """One word a line."""
+        return output
 
 
 def cluster_files() -> list[Entry]:
@@ -114,14 +118,18 @@ def files(node: Node, memory: int) -> list[Entry]:
 
 @operation()
 def cluster() -> Commands:
-    """Make the cluster, with checksums. One that was left half made was never started and is made anew."""
-    if not host.get_fact(ClusterReady):
+    """Make the cluster, with checksums. One that was left half made was never started and is made anew; one that
+    Debian made before us gets its checksums while it is stopped."""
+    seen = host.get_fact(ClusterReady)
+    if "made" not in seen:
         yield StringCommand(
             "install -d -o postgres -g postgres -m 755 /var/lib/postgresql && cd / && "
             f"if [ -e {MAKING} ]; then pg_dropcluster 17 main --stop 2>/dev/null; rm -rf {CLUSTER} {DATA}; fi; "
             f"touch {MAKING} && pg_createcluster 17 main --locale C.UTF-8 --encoding UTF8 -- --data-checksums && "
             f"sync && rm {MAKING}"
         )
+    elif "checksums" not in seen:
+        yield StringCommand(f"systemctl stop {UNIT} && runuser -u postgres -- {BIN}/pg_checksums --enable -D {DATA}")
 
 
 @operation()
