@@ -329,7 +329,7 @@ def test_a_link_that_leaves_is_refused_even_when_the_builder_listed_it(
 ) -> None:
     monkeypatch.setattr(pack, "unfit", lambda tree, entry: None)
     (ministry.tree / "link").symlink_to(target)
-    with pytest.raises(Refusal, match="link.*leaves the release"):
+    with pytest.raises(Refusal, match=r"link.*leaves the release"):
         ministry.install(ministry.bundle())
     assert not list(ministry.releases.iterdir())
 
