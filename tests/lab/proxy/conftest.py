@@ -1,0 +1,32 @@
+"""One lab for all tests of the proxy and its certificates."""
+
+from __future__ import annotations
+
+import pytest
+
+from mastodon_gov.lab.state import MachineSpec
+from mastodon_gov.lab.world import WORLD_PACKAGES, build_world
+from roles.certificates import role as certificates_role
+from roles.nginx import role as nginx_role
+from tests.lab.conftest import MakeLab
+from tests.lab.proxy.place import Place
+
+
+@pytest.fixture(scope="session")
+def bare(make_lab: MakeLab, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """Machines and a world; nothing is deployed yet."""
+    packages = (*nginx_role.PACKAGES, *certificates_role.PACKAGES, "python3")
+    social = MachineSpec("social", layer_packages=packages, dns=("world",))
+    outside = MachineSpec("outside", layer_packages=("curl", "openssl", "python3"), dns=("world",))
+    lab = make_lab("proxy", [MachineSpec("world", layer_packages=WORLD_PACKAGES), social, outside])
+    place = Place(lab, build_world(lab), tmp_path_factory.mktemp("proxy") / "told.json")
+    place.trust()
+    return place
+
+
+@pytest.fixture(scope="session")
+def place(bare: Place) -> Place:
+    """The proxy with a certificate by ACME, in front of a toy application."""
+    bare.settled()
+    bare.start_application()
+    return bare
