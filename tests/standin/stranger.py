@@ -34,6 +34,7 @@ from typing import Any
 INVITE, BYPASS = 65536, 2097152  # permission bits
 FORM_WAIT = 3.5  # seconds; the sign-up form refuses whoever is faster
 Answer = tuple[int, str, str]  # status, Location without the host, body
+Row = tuple[str, tuple[int | str | bool, ...], tuple[int | str | bool, ...]]  # attempt, observed, upstream's answer
 
 
 class NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -136,6 +137,15 @@ class Host:
         """'t', 'f', or '' when there is no such account."""
         return self.sql("SELECT approved FROM users WHERE email = :'email'", email=email)
 
+    def browser(self) -> Browser:
+        """A new person's browser."""
+        return Browser(self.o.web, self.o.host)
+
+    def sign_up(self, code: str) -> tuple[int, str, str]:
+        """A foreign address follows a link: (status, Location, approved)."""
+        email = self.foreign()
+        return (*self.browser().sign_up(code, email)[:2], self.approved(email))
+
     def everyone(self, permissions: int) -> None:
         """Permissions of the role that all have."""
         self.sql("UPDATE user_roles SET permissions = :bits WHERE id = -99", bits=permissions)
@@ -157,8 +167,8 @@ class Host:
         return email
 
 
-def application_token(browser: Browser) -> tuple[list[int], str]:
-    """Register an application and get its own token: (both status codes, token)."""
+def application_token(browser: Browser) -> tuple[int, int, str]:
+    """Register an application and get its own token: (status, status, token)."""
     oob = "urn:ietf:wg:oauth:2.0:oob"
     form = {"client_name": "stranger", "redirect_uris": oob, "scopes": "read write"}
     registered, _, body = browser.ask("/api/v1/apps", form, Accept="application/json")
@@ -166,7 +176,7 @@ def application_token(browser: Browser) -> tuple[list[int], str]:
     form = {key: app.get(key, "") for key in ("client_id", "client_secret")} | {"redirect_uri": oob}
     form |= {"grant_type": "client_credentials", "scope": "read write"}
     granted, _, body = browser.ask("/oauth/token", form, Accept="application/json")
-    return [registered, granted], json.loads(body).get("access_token", "")
+    return registered, granted, json.loads(body).get("access_token", "")
 
 
 def api_sign_up(browser: Browser, token: str, email: str, code: str | None = None) -> Answer:
@@ -176,66 +186,74 @@ def api_sign_up(browser: Browser, token: str, email: str, code: str | None = Non
     return browser.ask("/api/v1/accounts", form, Accept="application/json", Authorization=f"Bearer {token}")
 
 
-def rows(host: Host) -> list[tuple[str, Any, Any]]:
-    """(attempt, observed, expected), in the order of the table."""
-
-    def new() -> Browser:
-        return Browser(host.o.web, host.o.host)
-
-    found: list[tuple[str, Any, Any]] = []
+def rows(host: Host) -> list[Row]:
+    """All attempts, in the order of the table."""
     newer = host.sql("SELECT count(*) FROM information_schema.columns WHERE column_name = 'require_2fa'") == "1"
+    before = int(host.sql("SELECT permissions FROM user_roles WHERE id = -99"))
     host.everyone(INVITE)
     inviter = host.inviter()
     code = host.invite(inviter)
+    try:
+        found = api_rows(host, code) + link_rows(host, code, "f" if newer else "t")
+        return found + (rows_since_4_6(host, inviter, code) if newer else []) + [tootctl_row(host)]
+    finally:
+        host.everyone(before)
 
-    found.append(("sign-up page", new().ask("/auth/sign_up")[:2], (302, "/auth/sign_in")))
-    browser = new()
-    codes, token = application_token(browser)
+
+def api_rows(host: Host, code: str) -> list[Row]:
+    """The closed page, and the interface behind it."""
+    browser = host.browser()
+    page = browser.ask("/auth/sign_up")[:2]
+    registered, granted, token = application_token(browser)
     status, _, body = api_sign_up(browser, token, host.foreign())
-    found.append(
-        ("application, token, account by API", (*codes, status, body), (200, 200, 403, '{"error":"Forbidden"}'))
-    )
+    refused = (registered, granted, status, body)
     email = host.foreign()
     status, _, body = api_sign_up(browser, token, email, code)
-    got: tuple[Any, ...] = (status, "access_token" in body, host.approved(email) != "")
-    found.append(("the same with a right invite code, foreign address", got, (200, True, True)))
+    entered = (status, "access_token" in body, host.approved(email) != "")
+    return [
+        ("sign-up page", page, (302, "/auth/sign_in")),
+        ("application, token, account by API", refused, (200, 200, 403, '{"error":"Forbidden"}')),
+        ("the same with a right invite code, foreign address", entered, (200, True, True)),
+    ]
 
-    found.append(("wrong invite", new().ask("/invite/WRONG")[:2], (302, "/auth/sign_in")))
-    status, _, body = new().ask("/invite/WRONG", Accept="application/json")
-    found.append(("wrong invite as JSON", (status, body), (404, '{"error":"Record not found"}')))
-    email, approval = host.foreign(), "f" if newer else "t"  # 4.5 let every inviter skip the review
-    got = (*new().sign_up(code, email)[:2], host.approved(email))
-    found.append(("right invite, foreign address", got, (302, "/auth/setup", approval)))
+
+def link_rows(host: Host, code: str, approval: str) -> list[Row]:
+    """Wrong and right links. 4.5 let every inviter spare the newcomer the review."""
+    wrong = host.browser().ask("/invite/WRONG")[:2]
+    status, _, body = host.browser().ask("/invite/WRONG", Accept="application/json")
+    right = host.sign_up(code)
     host.everyone(0)
-    email = host.foreign()
-    got = (*new().sign_up(code, email)[:2], host.approved(email))
-    found.append(("the same after everyone lost the right to invite", got, (302, "/auth/setup", approval)))
-    if newer:
-        found += since_4_6(host, new, inviter, code)
-
-    name = host.name()
-    done = host.tootctl("accounts", "create", name, "--email", f"{name}@{host.o.foreign_domain}", "--confirmed")
-    got = done.returncode, done.stdout.strip().splitlines()[:1]
-    found.append(("tootctl with a foreign address", got, (1, ["email blocked"])))
-    return found
+    late = host.sign_up(code)
+    return [
+        ("wrong invite", wrong, (302, "/auth/sign_in")),
+        ("wrong invite as JSON", (status, body), (404, '{"error":"Record not found"}')),
+        ("right invite, foreign address", right, (302, "/auth/setup", approval)),
+        ("the same after everyone lost the right to invite", late, (302, "/auth/setup", approval)),
+    ]
 
 
-def since_4_6(host: Host, new: Any, inviter: str, code: str) -> list[tuple[str, Any, Any]]:
-    """The two rows about second factors and the right to skip approval."""
-    found: list[tuple[str, Any, Any]] = []
+def rows_since_4_6(host: Host, inviter: str, code: str) -> list[Row]:
+    """Second factors, and the right to skip the review."""
     role = "INSERT INTO user_roles (name, permissions, require_2fa, created_at, updated_at)"
     role_id = host.sql(role + " VALUES ('stranger', :bits, true, now(), now()) RETURNING id", bits=INVITE)
     host.sql("UPDATE users SET role_id = :id WHERE email = :'email'", id=role_id, email=inviter)
-    found.append(("inviter's role demands a second factor", new().ask(f"/invite/{code}")[:2], (302, "/auth/sign_in")))
-    status, _, body = new().ask(f"/invite/{code}", Accept="application/json")
-    found.append(("the same as JSON", (status, body), (401, '{"error":"This invite is not valid"}')))
+    link = host.browser().ask(f"/invite/{code}")[:2]
+    status, _, body = host.browser().ask(f"/invite/{code}", Accept="application/json")
     host.sql("DELETE FROM user_roles WHERE id = :id", id=role_id)
     host.everyone(INVITE | BYPASS)
+    entered = host.sign_up(code)
+    return [
+        ("inviter's role demands a second factor", link, (302, "/auth/sign_in")),
+        ("the same as JSON", (status, body), (401, '{"error":"This invite is not valid"}')),
+        ("right invite while everyone has the bypass bit", entered, (302, "/auth/setup", "t")),
+    ]
+
+
+def tootctl_row(host: Host) -> Row:
+    """The operator's own tool."""
     email = host.foreign()
-    got = (*new().sign_up(code, email)[:2], host.approved(email))
-    found.append(("right invite while everyone has the bypass bit", got, (302, "/auth/setup", "t")))
-    host.everyone(0)
-    return found
+    done = host.tootctl("accounts", "create", email.partition("@")[0], "--email", email, "--confirmed")
+    return "tootctl with a foreign address", (done.returncode, done.stdout.split("\n")[0]), (1, "email blocked")
 
 
 def main() -> int:
