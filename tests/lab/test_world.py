@@ -145,11 +145,17 @@ def test_users_are_what_is_declared(lab: Lab, world: WorldFacts, bucket: str) ->
     assert refused(lambda: s3(world, "media").create_bucket(Bucket=f"mine-{bucket}")) == "AccessDenied"
 
 
-def test_small_requests_do_not_wait_for_a_delayed_acknowledgement(outside: Machine) -> None:
-    ask = f"curl -s --cacert {BUNDLE} -o /dev/null -w '%{{time_starttransfer}} %{{time_pretransfer}}\\n' https://s3.world.test/"
-    lines = [outside.ssh(ask).stdout.split() for _ in range(10)]
-    waited = sorted(float(first) - float(connected) for first, connected in lines)
-    assert waited[5] < 0.03, f"median {waited[5]:.3f} s; 0.04 s is the delayed acknowledgement"
+@pytest.mark.usefixtures("names")
+def test_small_requests_do_not_wait_for_a_delayed_acknowledgement(world: WorldFacts) -> None:
+    """It would cost every request 40 ms, however idle the machine; so the fastest one tells."""
+    owner = s3(world, "owner")
+
+    def seconds() -> float:
+        begin = time.monotonic()
+        owner.list_buckets()
+        return time.monotonic() - begin
+
+    assert min(seconds() for _ in range(20)) < 0.035
 
 
 def test_ceph_listens_on_loopback_only(lab: Lab, world: WorldFacts) -> None:
