@@ -24,12 +24,14 @@ class Api::V1::StatusesController < Api::BaseController
 
   private
 
+  # Reads come before the transaction: while a migration adds columns, a prepared read inside one would fail.
   def save(status)
+    media = MediaAttachment.where(id: params[:media_ids], account: @user.account, status_id: nil).to_a
+    stat = @user.account.stat
     Status.transaction do
-      status.media_attachments = MediaAttachment.where(id: params[:media_ids], account: @user.account, status_id: nil).to_a
-      status.ordered_media_attachment_ids = status.media_attachments.map(&:id)
+      status.media_attachments = media
+      status.ordered_media_attachment_ids = media.map(&:id)
       status.save!
-      stat = @user.account.stat
       stat.update!(statuses_count: stat.statuses_count + 1, last_status_at: Time.now.utc)
     end
   end
