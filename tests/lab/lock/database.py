@@ -17,6 +17,8 @@ NAMES = ("agency.test", "social.agency.test")
 
 # The same peer map as roles/postgresql: no line leads from the application's user to another role.
 PREPARE = r"""
+set -e
+[ -d /etc/postgresql/17/main ] || pg_createcluster 17 main
 useradd --system --user-group mastodon
 useradd --system --user-group --groups mastodon mastodon-owner
 cd /etc/postgresql/17/main
