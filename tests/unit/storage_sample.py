@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from mastodon_gov.instance import Instance, Node, Secrets
 from mastodon_gov.instance.model import MastodonSecrets, ReleaseBundle
@@ -65,3 +73,20 @@ def node_of(at: Instance, known: Secrets) -> Node:
     texts = dict.fromkeys(("name", "version", "archive", "signature", "signers"), "x")
     release = ReleaseBundle(**texts, standin=True, packages=())
     return Node(name="h", groups=frozenset(), instance=at, secrets=known, release=release)
+
+
+def certificate(directory: Path) -> tuple[Path, str]:
+    """A self-signed certificate for 127.0.0.1 with its key in a file, and as the text that a client trusts."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "relay")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    text = made.public_bytes(Encoding.PEM).decode()
+    path = directory / "relay.pem"
+    path.write_text(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode() + text)
+    return path, text

@@ -8,39 +8,15 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from mastodon_gov.relay import here, relay_findings, sentence_of
 from roles.lib.files import ManagedFile
 from roles.mail.role import files
-from tests.unit.storage_sample import RELAY_PASSWORD, instance, node, secrets
-
-
-def certificate(directory: Path) -> tuple[Path, str]:
-    """A self-signed certificate for 127.0.0.1 with its key in a file, and as the text that a client trusts."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "relay")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    text = made.public_bytes(Encoding.PEM).decode()
-    path = directory / "relay.pem"
-    path.write_text(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode() + text)
-    return path, text
-
+from tests.unit.storage_sample import RELAY_PASSWORD, certificate, instance, node, secrets
 
 ANSWERS = {
     "EHLO": "250-relay\r\n250-STARTTLS\r\n250 AUTH PLAIN",

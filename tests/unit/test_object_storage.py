@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import ssl
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +30,7 @@ from mastodon_gov.storage.settings import (
     statements,
     wanted,
 )
-from tests.unit.storage_sample import OWNER_KEY, instance, secrets
+from tests.unit.storage_sample import OWNER_KEY, certificate, instance, secrets
 
 MEDIA, BACKUP = wanted(instance())
 
@@ -168,8 +172,8 @@ def deaf() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def refused(endpoint: str) -> tuple[str, float]:
-    at = instance()
+def refused(endpoint: str, *trusted: str) -> tuple[str, float]:
+    at = instance(trusted_ca=trusted)
     # An address is no valid endpoint; here it saves a name server.
     at = at.model_copy(update={"object_storage": at.object_storage.model_copy(update={"endpoint": endpoint})})
     begun = time.monotonic()
@@ -189,6 +193,33 @@ def test_a_service_that_says_nothing_is_a_sentence_in_time(deaf: int) -> None:
     sentence, seconds = refused(f"https://127.0.0.1:{deaf}")
     assert "does not answer" in sentence
     assert seconds < 15
+
+
+def test_a_service_that_never_answers_a_request_is_a_sentence_in_time(tmp_path: Path) -> None:
+    chain, trusted = certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain)
+    with context.wrap_socket(socket.create_server(("127.0.0.1", 0)), server_side=True) as server:
+        kept: list[ssl.SSLSocket] = []
+        threading.Thread(target=lambda: kept.append(server.accept()[0]), daemon=True).start()
+        sentence, seconds = refused(f"https://127.0.0.1:{server.getsockname()[1]}", trusted)
+    assert kept  # TLS was spoken
+    assert "does not answer" in sentence
+    assert 5 < seconds < 15
+
+
+def test_a_certificate_that_nobody_trusts_is_a_sentence(tmp_path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate(tmp_path)[0])
+
+    def shake() -> None:
+        with contextlib.suppress(OSError):
+            server.accept()
+
+    with context.wrap_socket(socket.create_server(("127.0.0.1", 0)), server_side=True) as server:
+        threading.Thread(target=shake, daemon=True).start()
+        sentence, _ = refused(f"https://127.0.0.1:{server.getsockname()[1]}")
+    assert "its certificate is not trusted" in sentence
 
 
 @pytest.mark.parametrize(
