@@ -14,11 +14,11 @@ demo: setup
 
 # Every mechanism once. What only `make test-all` runs is printed at the end.
 test: lint unit
-	@$(BIN)/python tests/run.py
+	@$(BIN)/pytest tests/lab -m "not long"
 
 # Every kill point and every mutation too.
 test-all: lint unit
-	@$(BIN)/python tests/run.py --all
+	@$(BIN)/pytest tests/lab
 
 unit: setup
 	@$(BIN)/pytest -q tests/unit

@@ -42,6 +42,13 @@ def _service(instance: Instance, url: str) -> tuple[tuple[Network, ...], int]:
     return _networks(known), parts.port or (443 if parts.scheme == "https" else 80)
 
 
+def _time_servers(instance: Instance) -> list[tuple[Network, ...]]:
+    """Private time servers by address; one empty entry when any is public."""
+    known = [_networks(instance.addresses.get(name, ())) for name in instance.network.time_servers]
+    private = [networks for networks in known if networks]
+    return private if len(private) == len(known) else [*private, ()]
+
+
 def outgoing(instance: Instance) -> tuple[Flow, ...]:
     """Every connection a host of this instance may open; all others are refused and counted."""
     storage, storage_port = _service(instance, instance.object_storage.endpoint)
@@ -51,7 +58,7 @@ def outgoing(instance: Instance) -> tuple[Flow, ...]:
         Flow("mail to the relay", ("root", "mastodon", "mastodon-owner"), relay, (relay_port,)),
         Flow("pictures", ("mastodon", "mastodon-owner", "www-data"), storage, (storage_port,)),
         Flow("backups", ("postgres", "root"), storage, (storage_port,)),
-        Flow("time", ("_chrony",), (), (123, 4460), ("udp", "tcp")),
+        *(Flow("time", ("_chrony",), to, (123, 4460), ("udp", "tcp")) for to in _time_servers(instance)),
     ]
     if instance.network.http_proxy:
         proxy, port = _service(instance, instance.network.http_proxy)

@@ -10,9 +10,11 @@ import pytest
 
 from mastodon_gov.errors import Refusal
 from mastodon_gov.lab import preflight
+from mastodon_gov.lab.demo import bring_up, machines
 from mastodon_gov.lab.lab import Lab
 from mastodon_gov.lab.remove import reap
 from mastodon_gov.lab.state import DEFAULT_STATE_DIR, MachineSpec
+from tests.lab.deployed import Deployed, copy_instance
 
 MakeLab = Callable[[str, Sequence[MachineSpec]], Lab]
 
@@ -31,3 +33,21 @@ def make_lab() -> Iterator[MakeLab]:
             return labs.enter_context(Lab.temporary(f"test-{purpose}-{os.getpid()}", specs))
 
         yield make
+
+
+@pytest.fixture(scope="session")
+def instance(make_lab: MakeLab, tmp_path_factory: pytest.TempPathFactory) -> Deployed:
+    """The demo instance with its world and a stranger, deployed once for all tests that ask for it."""
+    lab = make_lab("instance", machines())
+    deployed = Deployed(bring_up(lab, copy_instance(tmp_path_factory.mktemp("instance")), print))
+    deployed.deploy()
+    return deployed
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Nothing is thinned out silently: name what this run left to `make test-all`."""
+    left = [item.nodeid for item in terminalreporter.stats.get("deselected", [])]
+    if left:
+        terminalreporter.section("not run here; `make test-all` runs them")
+        for nodeid in left:
+            terminalreporter.line(nodeid)
