@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import count
+import json
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,27 @@ from roles.radosgw.role import CONF, PROGRAM
 from tests.lab.conftest import MakeLab
 
 SOURCE = Path("roles/radosgw/files/ceph_one_host.py")
+LOCK = "/run/ceph-one-host.lock"
 KILLED = 137
+KILL = f"""\
+import importlib.machinery, importlib.util, os, signal, sys
+loader = importlib.machinery.SourceFileLoader("program", "{PROGRAM}")
+program = importlib.util.module_from_spec(importlib.util.spec_from_loader("program", loader))
+loader.exec_module(program)
+real, left = program.run, int(sys.argv[1])
+def run(*command, **options):
+    global left
+    left -= 1
+    if left == 0 and sys.argv[2] == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    answer = real(*command, **options)
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return answer
+program.run = run
+program.alone()
+program.cluster()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -30,18 +50,22 @@ def storage(make_lab: MakeLab) -> Machine:
 
 @pytest.fixture(scope="module")
 def cluster(storage: Machine) -> Machine:
-    """The cluster, made by runs of which each but the last was killed a little later than the one before.
+    """The cluster, made by runs that were killed at every boundary between two programs that they start.
 
-    Every second time the program is killed with all that it started, every other time that goes on alone.
+    Each run gets one program further than the last; when a part was completed, they begin with one again.
     """
-    for run in count():
-        alone = "--foreground" if run % 2 else ""
-        done = storage.ssh(f"timeout {alone} -s KILL {0.2 * 1.3**run:.2f} {PROGRAM} cluster; exit $?", check=False)
-        if done.returncode != KILLED:
-            assert done.returncode == 0, done.stderr
-            assert run > 6, "too few runs were killed: this test proved nothing"
-            return storage
-    raise AssertionError
+    killed, left = 0, -1
+    limit = 0
+    while True:
+        missing = len(json.loads(storage.ssh([PROGRAM, "state"]).stdout)["missing"])
+        limit, left = (limit + 1 if missing == left else 1), missing
+        for when in ("before", "after"):
+            done = storage.ssh(f"python3 - {limit} {when}; exit $?", stdin=KILL, check=False)
+            if done.returncode != KILLED:
+                assert done.returncode == 0, f"{killed} runs were killed, then: {done.stderr}"
+                assert killed > 20, "too few runs were killed: this test proved nothing"
+                return storage
+            killed += 1
 
 
 def identity(machine: Machine) -> str:
@@ -59,6 +83,10 @@ def test_done_again_it_is_the_same_cluster(cluster: Machine) -> None:
     before = identity(cluster)
     cluster.ssh([PROGRAM, "cluster"])
     assert identity(cluster) == before
+
+
+def test_second_run_waits_for_the_first(cluster: Machine) -> None:
+    assert cluster.ssh(f"flock {LOCK} timeout 2 {PROGRAM} cluster", check=False).returncode == 124
 
 
 def test_keys_are_for_ceph_and_root_only(cluster: Machine) -> None:
