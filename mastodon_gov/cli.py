@@ -10,6 +10,7 @@ import click
 
 from mastodon_gov import invite
 from mastodon_gov.bootstrap import bootstrap
+from mastodon_gov.check import check
 from mastodon_gov.deploying import deploy, plan
 from mastodon_gov.errors import Refusal
 from mastodon_gov.init import init
@@ -17,6 +18,7 @@ from mastodon_gov.lab.cli import lab
 from mastodon_gov.lab.demo import demo
 from mastodon_gov.lab.world_cli import mail
 from mastodon_gov.release.cli import release
+from mastodon_gov.runner import ROOT
 from mastodon_gov.secrets.cli import secrets
 from mastodon_gov.status import application_host, owner, status
 
@@ -36,9 +38,9 @@ class Sentences(click.Group):
 @click.group(cls=Sentences)
 @click.option(
     "--instance",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    default=Path("inventories/demo"),
-    show_default=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    default=ROOT / "inventories/demo",
+    show_default="the demo",
     help="Directory of the instance: instance.yaml, inventory.py, secrets.age …",
 )
 @click.version_option(package_name="mastodon-gov")
@@ -55,6 +57,7 @@ def _on_application_host(words: list[str], stdin: str) -> str:
 for verb in (
     init,
     bootstrap,
+    check,
     plan,
     deploy,
     status,

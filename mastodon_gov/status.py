@@ -107,7 +107,7 @@ def _table(name: str, seen: dict[str, Any]) -> None:
         )
     for place, use in (seen["disks"] if not _is_error(seen["disks"]) else {}).items():
         table.add_row(f"disk {place}", f"{use['free_gib']} GiB free, {use['used_percent']} % used", "")
-    Console(soft_wrap=True).print(table)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
 @click.command()

@@ -40,14 +40,18 @@ def unit(kind: str, slot: str) -> str:
 
 
 def show(kind: str, slot: str) -> dict[str, str]:
-    wanted = "ActiveState,SubState,MainPID,InactiveExitTimestamp,FragmentPath,DropInPaths,NeedDaemonReload"
-    done = subprocess.run(
-        ["systemctl", "show", "--timestamp=us+utc", "-p", wanted, unit(kind, slot)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return dict(line.split("=", 1) for line in done.stdout.splitlines())
+    return shown([(kind, slot)])[kind, slot]
+
+
+def shown(wanted: list[tuple[str, str]]) -> dict[tuple[str, str], dict[str, str]]:
+    """Properties of several units, by one question to systemd."""
+    asked = "ActiveState,SubState,MainPID,InactiveExitTimestamp,FragmentPath,DropInPaths,NeedDaemonReload"
+    words = ["systemctl", "show", "--timestamp=us+utc", "-p", asked, *(unit(kind, slot) for kind, slot in wanted)]
+    text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    blocks = text.strip().split("\n\n")
+    return {
+        key: dict(line.split("=", 1) for line in block.splitlines()) for key, block in zip(wanted, blocks, strict=True)
+    }
 
 
 def started(properties: dict[str, str]) -> float:
@@ -73,18 +77,16 @@ def release_of(slot: str) -> str | None:
 
 def status() -> dict[str, dict[str, dict[str, object]]]:
     found: dict[str, dict[str, dict[str, object]]] = {}
-    for kind in KINDS:
-        for slot in SLOTS:
-            seen = show(kind, slot)
-            since = started(seen)
-            found.setdefault(kind, {})[slot] = {
-                "active": seen["ActiveState"] in ("active", "activating", "reloading", "deactivating"),
-                "ready": seen["ActiveState"] == "active",
-                "release": release_of(slot),
-                "since": since,
-                "pid": int(seen["MainPID"]),
-                "stale": read_by(kind, slot, seen) > since or seen["NeedDaemonReload"] == "yes",
-            }
+    for (kind, slot), seen in shown([(kind, slot) for kind in KINDS for slot in SLOTS]).items():
+        since = started(seen)
+        found.setdefault(kind, {})[slot] = {
+            "active": seen["ActiveState"] in ("active", "activating", "reloading", "deactivating"),
+            "ready": seen["ActiveState"] == "active",
+            "release": release_of(slot),
+            "since": since,
+            "pid": int(seen["MainPID"]),
+            "stale": read_by(kind, slot, seen) > since or seen["NeedDaemonReload"] == "yes",
+        }
     return found
 
 

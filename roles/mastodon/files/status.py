@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -57,7 +58,7 @@ def certificate() -> dict[str, object]:
     )
     fields = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     ends = time.mktime(time.strptime(fields["notAfter"].rstrip("Z"), "%Y-%m-%d %H:%M:%S")) - time.timezone
-    names = [part.strip().removeprefix("DNS:") for part in text.split("Alternative Name:")[-1].split(",")]
+    names = re.findall(r"DNS:([^,\s]+)", text)
     return {
         "issuer": fields["issuer"],
         "names": names,
