@@ -1,4 +1,4 @@
-"""The lab of test_storage_roles.py: its servers, its instance and secrets, and a run of the roles."""
+"""The lab of the storage roles: its servers, its instance and secrets, and a run of the roles."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from mastodon_gov.lab.world import WorldFacts
 from mastodon_gov.storage.client import connect
 from tests.unit.storage_sample import instance, secret_values, storage
 
-ROOT = Path(__file__).resolve().parents[2]
-DEPLOY = Path(__file__).with_name("storage_deploy.py")
+REPOSITORY = "Backups | Make the repository and the first backup"
+ROOT = Path(__file__).resolve().parents[3]
+DEPLOY = Path(__file__).with_name("deploy.py")
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,17 @@ def until(condition: Callable[[], Any], seconds: float) -> Any:
         assert time.monotonic() < deadline, f"nothing within {seconds} s"
         time.sleep(0.2)
     return answer
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What the first runs did."""
+
+    rights_before: list[str]
+    planned: list[str]
+    buckets_after_plan: list[str]
+    first: list[str]
+    second: list[str]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The roles of test_storage_roles.py on one machine; instance and secrets come from the file in the data `told`."""
+"""The storage roles on one machine; instance and secrets come from the file in the data `told`."""
 
 from __future__ import annotations
 

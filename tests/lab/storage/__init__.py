@@ -1,0 +1,1 @@
+"""Lab tests of object storage, backups and mail."""
