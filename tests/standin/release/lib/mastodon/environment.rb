@@ -36,8 +36,9 @@ module Mastodon
         authentication: method == "none" ? nil : method.to_sym,
         ca_file: ENV.fetch("SMTP_CA_FILE", "/etc/ssl/certs/ca-certificates.crt"),
         openssl_verify_mode: ENV["SMTP_OPENSSL_VERIFY_MODE"],
-        enable_starttls: starttls == "always", enable_starttls_auto: starttls == "auto",
-        tls: ENV["SMTP_TLS"] == "true" || ENV["SMTP_SSL"] == "true"
+        # Only what is wanted is said: to the mail library, a "false" here would rule out what follows it.
+        tls: (true if ENV["SMTP_TLS"] == "true" || ENV["SMTP_SSL"] == "true"),
+        enable_starttls: { "always" => true, "never" => false }[starttls], enable_starttls_auto: starttls == "auto"
       }.compact
     end
   end
