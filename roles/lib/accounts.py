@@ -65,7 +65,8 @@ def accounts(wanted: list[Account], groups: list[str], only: tuple[str, ...] = (
     declared = {account.name for account in wanted}
     for group in only:
         for name in sorted(known.groups.get(group, frozenset()) - declared - {""}):
-            yield StringCommand("loginctl terminate-user", QuoteString(name), "2>/dev/null; userdel", QuoteString(name))
+            gone, key = QuoteString(name), QuoteString(f"{KEYS}/{name}")
+            yield StringCommand("rm -f", key, "; loginctl terminate-user", gone, "2>/dev/null; userdel", gone)
 
 
 def _settle(account: Account, known: Known) -> Commands:
