@@ -29,7 +29,8 @@ lint: setup
 	@$(BIN)/mypy
 
 bench: setup
-	@$(BIN)/python tests/bench.py
+	@$(GOV) lab demo
+	@$(BIN)/python -m tests.bench.run
 
 lab-down: setup
 	@$(GOV) lab down && $(GOV) lab reap

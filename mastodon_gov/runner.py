@@ -37,8 +37,14 @@ class Run:
     log: str
 
 
-def run_pyinfra(
-    instance: Path, *, dry: bool, limit: str | None, verbose: int, on_progress: Callable[[dict[str, Any]], None]
+def run_pyinfra(  # noqa: PLR0913
+    instance: Path,
+    *,
+    dry: bool,
+    limit: str | None,
+    verbose: int,
+    on_progress: Callable[[dict[str, Any]], None],
+    deploy: Path = ROOT / "deploy.py",
 ) -> Run:
     """Deploy the instance of this directory, or (`dry`) say what a deploy would do; `seconds` is wall time.
 
@@ -48,7 +54,7 @@ def run_pyinfra(
     began = time.monotonic()
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
-            _words(instance, dry, limit, verbose, writer),
+            _words(instance, deploy, dry, limit, verbose, writer),
             cwd=ROOT,
             # Off, because its spinner can hang a run at "Connecting" (pyinfra-craft §3).
             env=os.environ | {"PYINFRA_PROGRESS": "off", "PYTHONPATH": str(ROOT)},
@@ -66,8 +72,10 @@ def run_pyinfra(
     return _read(report, text, code, commands, time.monotonic() - began)
 
 
-def _words(instance: Path, dry: bool, limit: str | None, verbose: int, descriptor: int) -> list[str]:
-    words = [sys.executable, "-m", "pyinfra", str(instance / "inventory.py"), str(ROOT / "deploy.py"), "--json"]
+def _words(  # noqa: PLR0913, PLR0917
+    instance: Path, deploy: Path, dry: bool, limit: str | None, verbose: int, descriptor: int
+) -> list[str]:
+    words = [sys.executable, "-m", "pyinfra", str(instance / "inventory.py"), str(deploy), "--json"]
     words += ["--dry"] if dry else ["-y"]
     words += ["--data", f"progress_fd={descriptor}"]
     words += ["--limit", limit] if limit else []

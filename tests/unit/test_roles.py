@@ -1,0 +1,112 @@
+"""Every role: its files render with nothing undefined, units read files that somebody writes, secrets stay narrow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from mastodon_gov.instance import Node
+from mastodon_gov.instance.flows import outgoing
+from roles.backups import role as backups
+from roles.base import role as base
+from roles.certificates import role as certificates
+from roles.firewall import role as firewall
+from roles.lib.files import Entry, ManagedFile
+from roles.mail import role as mail
+from roles.mastodon import role as mastodon
+from roles.nginx import role as nginx
+from roles.postgresql import role as postgresql
+from roles.redis import role as redis
+from roles.ssh import role as ssh
+from tests.unit.storage_sample import CIPHER, RELAY_PASSWORD, WRITER, instance, node_of, secrets
+
+MEMORY = 1024  # MiB
+# Files that units read and that a package, the release or another step writes.
+ELSEWHERE = ("/etc/mastodon-gov/tls/", "/usr/share/", "/etc/letsencrypt/")
+
+FILES: dict[str, Callable[[Node], list[Entry]]] = {
+    "base": base.files,
+    "ssh": lambda node: [*ssh.files(node), ssh.config(node)],
+    "firewall": lambda node: [firewall.config(node)],
+    "certificates": certificates.files,
+    "mail": mail.files,
+    "postgresql": lambda node: [*postgresql.cluster_files(), *postgresql.files(node, MEMORY)],
+    "backups": backups.files,
+    "redis": redis.files,
+    "mastodon": mastodon.files,
+    "nginx": nginx.files,
+}
+UNITS = {
+    "base": base.UNITS,
+    "ssh": ssh.UNITS,
+    "firewall": firewall.UNITS,
+    "certificates": certificates.UNITS,
+    "mail": mail.UNITS,
+    "postgresql": postgresql.UNITS,
+    "backups": backups.UNITS,
+    "redis": redis.UNITS,
+    "mastodon": mastodon.UNITS,
+    "nginx": nginx.UNITS,
+}
+
+
+def sample() -> Node:
+    """One host with every part of the instance."""
+    return node_of(instance(), secrets())
+
+
+@pytest.mark.parametrize("role", FILES)
+def test_files_render_and_do_not_collide(role: str) -> None:
+    """An undefined name in a template is an error, and one path has one owner."""
+    paths = [entry.path for entry in FILES[role](sample())]
+    assert paths
+    assert len(paths) == len(set(paths))
+
+
+def test_no_file_belongs_to_two_roles() -> None:
+    """Directories may be shared; what is in a file is one role's decision."""
+    owners: dict[str, str] = {}
+    for role, files in FILES.items():
+        for entry in files(sample()):
+            if isinstance(entry, ManagedFile):
+                assert owners.setdefault(entry.path, role) == role, entry.path
+
+
+@pytest.mark.parametrize("role", UNITS)
+def test_units_read_files_that_are_written(role: str) -> None:
+    """A path with a typing error would never cause a restart."""
+    written = {entry.path for entry in FILES[role](sample())}
+    for unit in UNITS[role]:
+        for path in unit.reads:
+            assert path in written or path.startswith(ELSEWHERE), (
+                f"{unit.name} reads {path}, which {role} does not write"
+            )
+
+
+@pytest.mark.parametrize("role", FILES)
+def test_files_with_secrets_are_narrow(role: str) -> None:
+    """Nobody but the owner and one group reads a file in which a secret stands."""
+    values = (CIPHER, WRITER, RELAY_PASSWORD, "media-secret")
+    for entry in FILES[role](sample()):
+        if isinstance(entry, ManagedFile) and any(value in entry.content for value in values):
+            assert entry.mode & 0o027 == 0, f"{entry.path} is {entry.mode:o}"
+
+
+def test_the_bucket_owners_key_is_in_no_file() -> None:
+    """It can undo every protection of the backups, so it stays on the control node."""
+    key = sample().secrets.object_storage.owner.secret_key.get_secret_value()
+    for files in FILES.values():
+        for entry in files(sample()):
+            assert not isinstance(entry, ManagedFile) or key not in entry.content, entry.path
+
+
+def test_every_flow_is_a_rule_and_nothing_else_is() -> None:
+    """The firewall has exactly the table's rules for outgoing connections, each once."""
+    text = firewall.config(sample()).content
+    rules = [rule for flow in outgoing(sample().instance) for rule in firewall.rules(flow)]
+    assert rules
+    chain = text.split("chain output")[1].split("jump deny")[0]
+    allowed = [line.strip() for line in chain.splitlines() if line.strip().endswith("accept")]
+    fixed = [line for line in allowed if line.startswith(("ct ", "oif lo", "icmpv6 ")) or "tcp sport 22" in line]
+    assert sorted(set(allowed) - set(fixed)) == sorted(set(rules))
