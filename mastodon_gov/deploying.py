@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 
+from mastodon_gov.check import refuse_unfit
 from mastodon_gov.runner import Run, last_words, run_pyinfra
 
 # Exit codes of a run (issue 3 §8); 2, wrong usage, is click's.
@@ -21,7 +23,7 @@ class Progress:
 
     def __init__(self, console: Console, dry: bool) -> None:
         self.console, self.dry = console, dry
-        self.role, self.seconds, self.changed = "", 0.0, 0
+        self.role, self.seconds, self.changed, self.failed = "", 0.0, 0, False
         self.status = console.status("connecting") if console.is_terminal else None
         if self.status:
             self.status.start()
@@ -34,18 +36,26 @@ class Progress:
             self.role = role
         self.seconds += line["seconds"]
         self.changed += line["changed"]
+        self.failed = self.failed or line["failed"]
         if self.status:
             self.status.update(f"{role}: {line['operation']}")
 
     def close_role(self) -> None:
         """Print the line of the role that has ended."""
         if self.role:
-            changed = f"[yellow]{self.changed} changed[/]" if self.changed else "[green]settled[/]"
-            self.console.print(f"{self.role:<20} {changed:<24} {self.seconds:6.1f} s", highlight=False)
-        self.role, self.seconds, self.changed = "", 0.0, 0
+            word, colour = (
+                f"{self.changed} changed" if self.changed else "settled",
+                "yellow" if self.changed else "green",
+            )
+            if self.failed:
+                word, colour = "failed", "red"
+            line = f"{self.role:<20} [{colour}]{word:<14}[/] {self.seconds:6.1f} s"
+            self.console.print(line, highlight=False)
+        self.role, self.seconds, self.changed, self.failed = "", 0.0, 0, False
 
-    def end(self) -> None:
-        """The run is over."""
+    def end(self, *, broken: bool) -> None:
+        """The run is over; `broken` when it ended without a report, in the middle of the role at work."""
+        self.failed = self.failed or broken
         self.close_role()
         if self.status:
             self.status.stop()
@@ -53,11 +63,17 @@ class Progress:
 
 def _run(instance: Path, dry: bool, limit: str | None, verbose: int, as_json: bool) -> Run:
     console = Console(stderr=as_json, quiet=as_json, soft_wrap=True)
-    progress = Progress(console, dry)
+    if not dry:
+        began = time.monotonic()
+        checks = refuse_unfit(instance, limit=limit)
+        console.print(f"{'Check':<20} {f'{checks} passed':<14} {time.monotonic() - began:6.1f} s", highlight=False)
+    progress, broken = Progress(console, dry), True
     try:
-        return run_pyinfra(instance, dry=dry, limit=limit, verbose=verbose, on_progress=progress)
+        run = run_pyinfra(instance, dry=dry, limit=limit, verbose=verbose, on_progress=progress)
+        broken = False
     finally:
-        progress.end()
+        progress.end(broken=broken)
+    return run
 
 
 def _end(run: Run, as_json: bool, verb: str) -> int:
@@ -66,7 +82,7 @@ def _end(run: Run, as_json: bool, verb: str) -> int:
         told = {"changes": run.changes, "failed": run.failed, "hosts": run.hosts, "commands": run.commands}
         click.echo(json.dumps(told | {"seconds": round(run.seconds, 2)}))
     if run.failed:
-        click.echo(f"{verb} failed on {', '.join(run.failed)}:\n{last_words(run.log, 25)}", err=True)
+        click.echo(f"{verb} failed on {', '.join(run.failed)}:\n{last_words(run.log)}", err=True)
         return FAILED
     if not run.hosts:
         click.echo(f"{verb} reached no host: --limit matches none, or the inventory is empty.", err=True)
@@ -93,6 +109,9 @@ run_options = (
 @click.pass_obj
 def deploy(instance: Path, limit: str | None, verbose: int, as_json: bool) -> None:
     """Bring the hosts to what the instance says. Changes the hosts; a second run changes nothing.
+
+    Begins with the checks of `check` (on a host that is deployed already: with the fast ones), and changes nothing
+    when one fails.
 
     Exit: 0 clean, 1 failed, 2 wrong usage, 4 no host reached.
     """

@@ -76,6 +76,13 @@ def members(directory: Path) -> dict[str, list[str]]:
     return {group: [name for name, _ in found[group]] for group in GROUPS if found.get(group)}
 
 
+def nodes(directory: Path) -> list[Node]:
+    """The node of every host, in the order in which the instance's inventory.py names them."""
+    found = runpy.run_path(str(directory / "inventory.py"))
+    listed = (pair for group in GROUPS for pair in found.get(group, ()))
+    return list({name: data["node"] for name, data in listed}.values())
+
+
 def _host(directory: Path, instance: Instance, node: Node) -> dict[str, Any]:
     """Host data: the node, and how pyinfra signs in. Only host keys of `known_hosts` are believed."""
     addresses = sorted(instance.addresses.get(node.name, ()), key=lambda address: address.version)

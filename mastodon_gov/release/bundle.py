@@ -53,12 +53,26 @@ class Release(Frozen):
 
 def read_release(bundle: Path) -> tuple[Release, str]:
     """RELEASE.json and the manifest's SHA-256, without unpacking the rest. It does not verify: `verify` does."""
+    release, manifest = _head(bundle)
+    return release, hashlib.sha256(manifest).hexdigest()
+
+
+def newest_migration(bundle: Path) -> str:
+    """Version of the last migration that the bundle's manifest lists; "" when it lists none."""
+    _, manifest = _head(bundle)
+    paths = (line.split("  ", 1)[1] for line in manifest.decode().splitlines() if "  " in line)
+    names = (path.rpartition("/")[2] for path in paths if path.startswith(("db/migrate/", "db/post_migrate/")))
+    return max((name.split("_")[0] for name in names if name[:1].isdigit()), default="")
+
+
+def _head(bundle: Path) -> tuple[Release, bytes]:
+    """RELEASE.json and the manifest, which stand first in a bundle."""
     with subprocess.Popen(["zstd", "-dcq", bundle], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as zstd:
         try:
             with tarfile.open(fileobj=zstd.stdout, mode="r|") as tar:
                 tar.next()  # the top directory
                 head = [stream.read() for _ in "ab" if (m := tar.next()) and (stream := tar.extractfile(m))]
-            return Release.model_validate_json(head[0]), hashlib.sha256(head[1]).hexdigest()
+            return Release.model_validate_json(head[0]), head[1]
         except (tarfile.TarError, EOFError, IndexError, ValidationError) as error:
             raise Refusal(
                 f"{bundle}: this is no release bundle. Bundles are made by `mastodon-gov release build`."

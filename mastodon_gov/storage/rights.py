@@ -49,8 +49,11 @@ class Clients:
     backup_bucket: str
 
 
-def rights(instance: Instance, secrets: Secrets) -> list[str]:
-    """Sentences about every key that may too little or too much; none is good. Takes about two seconds."""
+def rights(instance: Instance, secrets: Secrets, unsettled: frozenset[str] = frozenset()) -> list[str]:
+    """Sentences about every key that may too little or too much; none is good. Takes about two seconds.
+
+    `unsettled` are buckets whose policy a deploy has yet to write: what the keys may there is not known before.
+    """
     storage = instance.object_storage
     keys = {name: getattr(secrets.object_storage, name) for name in KEYS}
     with reached(instance) as bundle:
@@ -62,9 +65,9 @@ def rights(instance: Instance, secrets: Secrets) -> list[str]:
                 with sentences(instance, "owner", PREFIX):
                     _try_to_make(clients.owner, storage.region)
             with sentences(instance, "owner", storage.media_bucket):
-                found = _media(clients) if present[0] else []
+                found = _media(clients) if present[0] and storage.media_bucket not in unsettled else []
             with sentences(instance, "owner", storage.backup_bucket):
-                found += _backups(clients) if present[1] else []
+                found += _backups(clients) if present[1] and storage.backup_bucket not in unsettled else []
         except Refusal as refusal:
             return [str(refusal)]
     return found

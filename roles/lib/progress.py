@@ -11,6 +11,7 @@ from typing import Any
 
 from pyinfra import host, state
 from pyinfra.api import BaseStateCallback
+from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 
@@ -27,7 +28,8 @@ _commands: Counter[str] = Counter()
 
 
 class _Reporter(BaseStateCallback):
-    """Writes `{"role", "operation", "changed", "seconds", "commands"}` when an operation has ended on all hosts."""
+    """Writes `{"role", "operation", "changed", "failed", "seconds", "commands"}` when an operation has ended on all
+    hosts, and when it has failed on one."""
 
     @staticmethod
     def operation_start(state: State, op_hash: Any) -> None:
@@ -35,18 +37,31 @@ class _Reporter(BaseStateCallback):
         _report.began = time.monotonic()
 
     @staticmethod
+    def operation_host_error(
+        state: State, host: Host, op_hash: Any, retry_count: int = 0, max_retries: int = 0
+    ) -> None:
+        """Say so at once: when no host is left, pyinfra never comes to the operation's end."""
+        _write(state, op_hash, failed=True)
+        _report.began = time.monotonic()
+
+    @staticmethod
     def operation_end(state: State, op_hash: Any) -> None:
         """Say what it did."""
-        role, _, operation = sorted(state.op_meta[op_hash].names)[0].rpartition(" | ")
-        metas = [ops[op_hash].operation_meta for ops in state.ops.values() if op_hash in ops]
-        line = {
-            "role": role.split(" | ")[0],
-            "operation": operation,
-            "changed": sum(1 for meta in metas if meta.is_complete() and meta.did_change()),
-            "seconds": round(time.monotonic() - _report.began, 3),
-            "commands": sum(_commands.values()),
-        }
-        os.write(_report.descriptor or 2, (json.dumps(line) + "\n").encode())
+        _write(state, op_hash, failed=False)
+
+
+def _write(state: State, op_hash: Any, *, failed: bool) -> None:
+    role, _, operation = sorted(state.op_meta[op_hash].names)[0].rpartition(" | ")
+    metas = [ops[op_hash].operation_meta for ops in state.ops.values() if op_hash in ops]
+    line = {
+        "role": role.split(" | ")[0],
+        "operation": operation,
+        "changed": 0 if failed else sum(1 for meta in metas if meta.is_complete() and meta.did_change()),
+        "failed": failed,
+        "seconds": round(time.monotonic() - _report.began, 3),
+        "commands": sum(_commands.values()),
+    }
+    os.write(_report.descriptor or 2, (json.dumps(line) + "\n").encode())
 
 
 def _count_commands() -> None:

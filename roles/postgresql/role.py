@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pyinfra import host
-from pyinfra.api import FactBase, QuoteString, StringCommand, operation
+from pyinfra.api import FactBase, OperationError, QuoteString, StringCommand, operation
 
+from mastodon_gov import host_probe
+from mastodon_gov.findings import FOREIGN, foreign_database
 from mastodon_gov.instance import Node
 from mastodon_gov.instance.flows import reachable
 from mastodon_gov.instance.flows import reaches_public as public
@@ -86,6 +89,32 @@ class ClusterReady(FactBase[list[str]]):
         return output
 
 
+class Clusters(FactBase[list[dict[str, Any]]]):
+    """Every cluster of this host and what its mastodon_production holds, as the verb `check` sees them."""
+
+    default = list
+
+    def command(self) -> StringCommand:
+        """The same program; where it cannot look, it fails, and so does the run."""
+        program = Path(host_probe.__file__).read_text() + "\nprint(json.dumps(databases()))\n"
+        return StringCommand("python3 -c", QuoteString(program))
+
+    def process(self, output: list[str]) -> list[dict[str, Any]]:
+        """One JSON document."""
+        found: list[dict[str, Any]] = json.loads("".join(output))
+        return found
+
+
+@operation()
+def refuse_foreign() -> Commands:
+    """Refuse a host whose cluster holds a mastodon_production of somebody else; changes nothing."""
+    for cluster in host.get_fact(Clusters):
+        if found := foreign_database(cluster):
+            raise OperationError(f"{host.name}: database: found {found}. {FOREIGN}")
+    host.noop("nothing foreign")
+    yield from ()
+
+
 def cluster_files() -> list[Entry]:
     """What must be there before the package: Debian would make a cluster without checksums and start it."""
     settings = "create_main_cluster = false\ninitdb_options = '--data-checksums'\n"
@@ -144,6 +173,7 @@ def database() -> Commands:
 def postgresql(node: Node) -> None:
     """Cluster before configuration before start; then what lives in it."""
     memory = node.instance.database.memory or host.get_fact(MemoryMiB) // 2
+    refuse_foreign(name="Refuse a foreign database")
     managed_files(name="Ask for no cluster", entries=cluster_files())
     packages(name="Install packages", names=PACKAGES)
     cluster(name="Make the cluster")

@@ -6,9 +6,12 @@ ALTER ROLE mastodon_owner LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATIO
 ALTER ROLE mastodon LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD NULL;
 SELECT 'CREATE DATABASE mastodon_production OWNER mastodon_owner ENCODING ''UTF8'' TEMPLATE template0'
  WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'mastodon_production') \gexec
+\connect mastodon_production
+-- While it is empty it is ours to take; from here on its tables are ours, also when a deploy dies before the lock.
+SELECT 'COMMENT ON DATABASE mastodon_production IS ''made by mastodon-gov'''
+ WHERE NOT EXISTS (SELECT FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')) \gexec
 REVOKE ALL ON DATABASE mastodon_production FROM PUBLIC;
 GRANT CONNECT ON DATABASE mastodon_production TO mastodon;
-\connect mastodon_production
 ALTER SCHEMA public OWNER TO mastodon_owner;
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
 GRANT USAGE ON SCHEMA public TO mastodon;

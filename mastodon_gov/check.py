@@ -1,0 +1,200 @@
+"""The verb `check`: whether an instance can be deployed. Asks hosts and services, and changes nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from mastodon_gov import host_probe
+from mastodon_gov.errors import Refusal
+from mastodon_gov.findings import (
+    FAIL,
+    OK,
+    WARN,
+    Finding,
+    Subject,
+    blind,
+    host_findings,
+    outside_findings,
+    ports_of,
+)
+from mastodon_gov.instance import Node
+from mastodon_gov.instance.load import load
+from mastodon_gov.inventory import nodes
+from mastodon_gov.outside import questions
+from mastodon_gov.relay import relay_findings
+from mastodon_gov.release.bundle import newest_migration, read_release, verify
+from mastodon_gov.release.select import selected
+from mastodon_gov.remote import Host
+
+PROGRAM = Path(host_probe.__file__)
+HERE = "control node"
+COLOURS = {OK: "green", WARN: "yellow"}
+
+
+def clock_offset(host: float, before: float, after: float) -> float:
+    """Seconds by which the host's clock is ahead, at least: it was read between `before` and `after` of ours."""
+    return host - min(max(host, before), after)
+
+
+def examine(
+    directory: Path, *, everything: bool, limit: str | None = None, offset: float | None = None
+) -> list[Finding]:
+    """What stands against a deploy, and what does not.
+
+    Hosts that are ours already are only looked at themselves, unless `everything` is wanted: a deploy that changes
+    nothing must take no time. `offset` (s) replaces the measured difference of the clocks.
+    """
+    try:
+        selected(load(directory), directory)
+    except Refusal as refusal:
+        return [Finding(HERE, "release", FAIL, "no bundle that can be deployed", "a signed bundle", str(refusal))]
+    chosen = [node for node in nodes(directory) if _matches(node, limit)]
+    found, whole = [], everything
+    for node in chosen:
+        of_host, fresh = _examine_host(node, directory, everything, offset)
+        found += of_host
+        whole = whole or fresh
+    if whole and chosen:
+        found += [_release(chosen[0]), *_storage(chosen[0])]
+    return found
+
+
+def _matches(node: Node, limit: str | None) -> bool:
+    """As pyinfra takes --limit: names or groups, separated by commas, with wildcards for names."""
+    words = (limit or "*").split(",")
+    return any(fnmatch(node.name, word) or word in node.groups for word in words)
+
+
+def _examine_host(node: Node, directory: Path, everything: bool, offset: float | None) -> tuple[list[Finding], bool]:
+    """Findings about one host, and whether nothing of ours was on it before."""
+    host = Host(node.name, directory, node.instance)
+    mark = "/opt/mastodon/current" if "mastodon" in node.groups else "/var/lib/mastodon-gov"
+    asked = {"deployed": mark, "release": node.release.name, "ports": sorted(ports_of(node))}
+    try:
+        before = time.time()
+        seen = _ask(host, "look", asked)
+        measured = clock_offset(seen["time"], before, time.time())
+        release, _ = read_release(Path(node.release.archive))
+        subject = Subject(
+            node=node,
+            arch=release.arch,
+            bytes=release.bytes,
+            newest=newest_migration(Path(node.release.archive)),
+            offset=measured if offset is None else offset,
+        )
+        found = host_findings(subject, seen)
+        fresh = not seen["deployed"]
+        if everything or fresh:
+            found += outside_findings(subject, _ask(host, "outside", questions(node)))
+            found += _mail(host, node)
+    except Refusal as refusal:
+        return [blind(node.name, "connection", str(refusal))], False
+    return found, fresh
+
+
+def _ask(host: Host, function: str, asked: dict[str, Any]) -> dict[str, Any]:
+    """Run the probe on the host, as root. It travels on standard input, so nothing is left there."""
+    program = f"{PROGRAM.read_text()}\nprint(json.dumps({function}(json.loads({json.dumps(asked)!r}))))\n"
+    answer: dict[str, Any] = json.loads(host.run(["python3", "-"], program))
+    return answer
+
+
+def _mail(host: Host, node: Node) -> list[Finding]:
+    told = relay_findings(node.instance, node.secrets, run=lambda words, given: host.run(list(words), given))
+    return _from_sentences(node.name, "mail relay", told, "a relay that takes our mail over verified TLS")
+
+
+def _release(node: Node) -> Finding:
+    """The bundle's signature and every file of it; and a stand-in only where nobody takes it for Mastodon."""
+    archive, expected = Path(node.release.archive), "a bundle whose signature and files verify"
+    with tempfile.NamedTemporaryFile("w", suffix=".signers") as signers:
+        signers.write(node.release.signers)
+        signers.flush()
+        try:
+            verify(archive, Path(signers.name))
+        except Refusal as refusal:
+            return Finding(HERE, "release", FAIL, f"{archive.name} does not verify", expected, str(refusal))
+    if node.release.standin and not node.instance.lab:
+        remedy = "Build the real release with `mastodon-gov release build`, or write `lab: true` where it is a lab."
+        return Finding(HERE, "release", FAIL, f"{archive.name} is a stand-in, not Mastodon", "Mastodon itself", remedy)
+    kind = " (the stand-in, which is not Mastodon)" if node.release.standin else ""
+    return Finding(HERE, "release", OK, f"{archive.name} verifies{kind}", expected)
+
+
+def _storage(node: Node) -> list[Finding]:
+    """What each key may do, by trying. A bucket whose policy a deploy has yet to write is not tried."""
+    # boto3 takes half a second to import, which a deploy of a host that is ours must not pay.
+    from mastodon_gov.storage.buckets import pending
+    from mastodon_gov.storage.rights import rights
+
+    name, expected = "object storage rights", "keys that may what they need and nothing more"
+    try:
+        plans = pending(node.instance, node.secrets.object_storage.owner)
+        unsettled = frozenset(
+            bucket.name for bucket, actions in plans if not any(action.setting == "create" for action in actions)
+        )
+        told = rights(node.instance, node.secrets, unsettled)
+    except Refusal as refusal:
+        told, unsettled = [str(refusal)], frozenset()
+    if not told and unsettled:
+        observed = f"deploy has yet to settle {' and '.join(sorted(unsettled))}"
+        return [Finding(HERE, name, WARN, observed, expected, "Run check again after the deploy.")]
+    return _from_sentences(HERE, name, told, expected)
+
+
+def _from_sentences(host: str, name: str, told: list[str], expected: str) -> list[Finding]:
+    """Their first part says what was found, the rest what to do."""
+    parts = (sentence.partition(". ") for sentence in told)
+    wrong = [Finding(host, name, FAIL, observed, expected, remedy) for observed, _, remedy in parts]
+    return wrong or [Finding(host, name, OK, "tried", expected)]
+
+
+def refuse_unfit(directory: Path, *, limit: str | None = None, offset: float | None = None) -> int:
+    """The beginning of every deploy; returns the number of checks. Refusal: every sentence, before any change."""
+    found = examine(directory, everything=False, limit=limit, offset=offset)
+    wrong = [finding.sentence for finding in found if not finding.lets_begin]
+    if wrong:
+        raise Refusal("\n".join([*wrong, "Nothing was changed. Mend this, then run deploy again."]))
+    return len(found)
+
+
+def show(found: Iterable[Finding]) -> None:
+    """A table, and a sentence below it for everything that is not ok."""
+    listed = list(found)
+    table = Table("state", "host", "check", "observed", box=None)
+    for each in listed:
+        colour = COLOURS.get(each.state, "red")
+        table.add_row(f"[{colour}]{each.state}[/]", each.host, each.id, each.observed)
+    Console(soft_wrap=True).print(table, highlight=False)
+    for each in listed:
+        if each.state != OK:
+            click.echo(f"! {each.sentence}")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+@click.pass_obj
+def check(directory: Path, as_json: bool) -> None:
+    """Say whether the hosts, the services and the release are fit for a deploy. Changes nothing.
+
+    Exit: 0 a deploy may begin, 1 something stands against it or could not be looked at, 2 wrong usage.
+    """
+    found = examine(directory, everything=True)
+    good = all(each.lets_begin for each in found)
+    if as_json:
+        rows = [vars(each) | {"sentence": each.sentence if each.state != OK else ""} for each in found]
+        click.echo(json.dumps({"ok": good, "findings": rows}))
+    else:
+        show(found)
+    sys.exit(0 if good else 1)

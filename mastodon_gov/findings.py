@@ -1,0 +1,300 @@
+"""What a probed host means for a deploy: pure functions from observations to findings. Nothing here is connected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import ip_address
+from typing import Any
+
+from mastodon_gov.instance import Node
+from mastodon_gov.instance.flows import PRIVATE
+from mastodon_gov.outside import server_names
+
+
+class State(StrEnum):
+    """Only `ok` and `warn` let a deploy begin."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+    BLIND = "could not look"
+
+
+OK, WARN, FAIL, BLIND = State
+
+GIB = 1024**3
+# Free space a first deploy needs (GiB): Debian's packages with Ruby, PostgreSQL and ffmpeg unpack to about 1.5 GiB;
+# an empty database with its log of changes, Redis' files and the journal's limit of 1 GiB stay below 5 GiB.
+FIRST_DEPLOY = {"/": 2.0, "/var": 5.0, "/opt": 0.0}
+# What a host that is deployed must have left, or an upgrade of a package fails half-way (GiB).
+RESERVE = {"/": 0.5, "/var": 1.0, "/opt": 0.0}
+# The release that runs, the one before it, and the one that is being unpacked.
+RELEASES_KEPT = 3
+# MiB that each part needs at work: a web process grows to 400 (DESIGN's model), Sidekiq to 600, streaming to 150;
+# PostgreSQL, Redis and nginx below that leave no room for their caches.
+WEB_WORKER, JOBS_AND_STREAMING, SYSTEM = 400, 750, 300
+BY_GROUP = {"database": 512, "redis": 128, "proxy": 64}
+# Seconds. TOTP codes and signed requests between servers tolerate half a minute; certificates of minutes' age do not.
+CLOCK_WARN, CLOCK_FAIL = 5.0, 60.0
+# Ports of each group, and the units that may hold them already.
+PORTS: dict[str, dict[int, str]] = {
+    "proxy": dict.fromkeys((80, 443), "nginx.service"),
+    "database": {5432: "postgresql@17-main.service"},
+    "redis": {6379: "redis-server.service"},
+    "mastodon": {
+        3000: "mastodon-web@a.service",
+        3001: "mastodon-web@b.service",
+        4000: "mastodon-streaming@a.service",
+        4001: "mastodon-streaming@b.service",
+    },
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one check. `remedy` is a sentence, and empty when there is nothing to do."""
+
+    host: str
+    id: str
+    state: State
+    observed: str
+    expected: str
+    remedy: str = ""
+
+    @property
+    def lets_begin(self) -> bool:
+        """Whether a deploy may begin in spite of it."""
+        return self.state in (OK, WARN)
+
+    @property
+    def sentence(self) -> str:
+        """For a person: what was found, what is allowed, what to do."""
+        return f"{self.host}: {self.id}: found {self.observed}; allowed is {self.expected}. {self.remedy}"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is to be deployed on a host. Sizes in bytes; `newest` is the release's last migration; `offset` in s."""
+
+    node: Node
+    arch: str
+    bytes: int
+    newest: str
+    offset: float
+
+
+Judgement = tuple[State, str, str, str]  # state, observed, expected, remedy
+
+
+def ports_of(node: Node) -> dict[int, str]:
+    """Ports that a deploy will use on this host, and the unit that will hold each."""
+    return {port: unit for group, ports in PORTS.items() if group in node.groups for port, unit in ports.items()}
+
+
+def host_findings(subject: Subject, seen: dict[str, Any]) -> list[Finding]:
+    """One finding for each thing the host itself decides."""
+    checks: list[tuple[str, str, Callable[[Subject, dict[str, Any]], Judgement]]] = [
+        ("operating system", "system", _operating_system),
+        ("systemd", "system", _systemd),
+        ("disk", "disks", _disk),
+        ("memory", "memory", _memory),
+        ("clock", "time", _clock),
+        ("ports", "listeners", _ports),
+        ("mastodon", "mastodon", _mastodon),
+    ]
+    if "database" in subject.node.groups:
+        checks.append(("database", "databases", _database))
+    return [_judged(subject, seen, *check) for check in checks]
+
+
+def outside_findings(subject: Subject, seen: dict[str, Any]) -> list[Finding]:
+    """One finding for each thing that the host needs from others."""
+    checks: list[tuple[str, str, Callable[[Subject, dict[str, Any]], Judgement]]] = [
+        ("names of services", "names", _service_names),
+        ("object storage", "servers", lambda s, seen: _server(seen, "object storage", "object_storage.endpoint")),
+        ("packages", "packages", _packages),
+    ]
+    if "proxy" in subject.node.groups:
+        checks.append(("public names", "names", _public_names))
+        if subject.node.instance.certificates.acme:
+            name = "certificates.acme.directory"
+            checks.append(("certificates", "servers", lambda s, seen: _server(seen, "certificates", name)))
+    return [_judged(subject, seen, *check) for check in checks]
+
+
+def _judged(
+    subject: Subject, seen: dict[str, Any], name: str, part: str, judge: Callable[[Subject, dict[str, Any]], Judgement]
+) -> Finding:
+    told = seen[part]
+    if isinstance(told, dict) and set(told) == {"error"}:
+        return blind(subject.node.name, name, told["error"])
+    return Finding(subject.node.name, name, *judge(subject, seen))
+
+
+def blind(host: str, name: str, why: str) -> Finding:
+    """A check that could not be made is never passed."""
+    return Finding(host, name, BLIND, why, "an answer", "Mend what kept it from looking, then run check again.")
+
+
+def _operating_system(subject: Subject, seen: dict[str, Any]) -> Judgement:
+    told = seen["system"]
+    good = (told["id"], told["version"], told["arch"]) == ("debian", "13", subject.arch)
+    return (
+        OK if good else FAIL,
+        f"{told['name']} on {told['arch']}",
+        f"Debian 13 on {subject.arch}, which the release {subject.node.release.version} was built for",
+        "" if good else "Install Debian 13 of that architecture, or choose a release bundle that was built for it.",
+    )
+
+
+def _systemd(subject: Subject, seen: dict[str, Any]) -> Judgement:
+    good = seen["system"]["systemd"]
+    remedy = "" if good else "Deploy to a whole (virtual) machine; a container without systemd cannot run the services."
+    return OK if good else FAIL, f"systemd {'runs' if good else 'does not run'} this host", "systemd", remedy
+
+
+def _disk(subject: Subject, seen: dict[str, Any]) -> Judgement:
+    need = {place: size * GIB for place, size in (RESERVE if seen["deployed"] else FIRST_DEPLOY).items()}
+    if "mastodon" in subject.node.groups and not seen["release"]:
+        need["/opt"] += subject.bytes * (1 if seen["deployed"] else RELEASES_KEPT)
+    shared: dict[int, list[str]] = {}
+    for place, told in seen["disks"].items():
+        shared.setdefault(told["device"], []).append(place)
+    short, shown, wanted = [], [], []
+    for places in shared.values():
+        free, needed = seen["disks"][places[0]]["free"] / GIB, sum(need[place] for place in places) / GIB
+        name = " and ".join(places)
+        shown.append(f"{free:.1f} GiB free at {name}")
+        wanted.append(f"{needed:.1f} GiB at {name}")
+        short += [name] if free < needed else []
+    remedy = f"Make more room at {', '.join(short)}." if short else ""
+    return FAIL if short else OK, ", ".join(shown), f"at least {', '.join(wanted)}", remedy
+
+
+def _memory(subject: Subject, seen: dict[str, Any]) -> Judgement:
+    node = subject.node
+    need = SYSTEM + sum(size for group, size in BY_GROUP.items() if group in node.groups)
+    if "mastodon" in node.groups:
+        need += node.instance.mastodon.web_workers * WEB_WORKER + JOBS_AND_STREAMING
+    good = seen["memory"] >= need
+    remedy = "" if good else "Give the host more memory, or write fewer mastodon.web_workers in instance.yaml."
+    expected = f"{need} MiB or more for its groups and {node.instance.mastodon.web_workers} web processes"
+    return OK if good else FAIL, f"{seen['memory']} MiB", expected, remedy
+
+
+def _clock(subject: Subject, seen: dict[str, Any]) -> Judgement:
+    away = abs(subject.offset)
+    state = FAIL if away > CLOCK_FAIL else WARN if away > CLOCK_WARN else OK
+    remedy = "" if state == OK else "Set the clock: let chrony or the hypervisor follow a time server."
+    side = "ahead of" if subject.offset > 0 else "behind"
+    observed = f"{away:.0f} s {side} this machine" if away > 1 else "the same time as on this machine"
+    return state, observed, f"at most {CLOCK_WARN:.0f} s away from this machine's clock", remedy
+
+
+def _ports(subject: Subject, seen: dict[str, Any]) -> Judgement:
+    wanted = ports_of(subject.node)
+    foreign = [each for each in seen["listeners"] if each["unit"] != wanted[each["port"]]]
+    taken = [f"port {each['port']} held by {each['program']} ({each['unit'] or 'no unit'})" for each in foreign]
+    free = f"ports {', '.join(map(str, sorted(wanted)))} free, or held by our own units"
+    remedy = "Stop and disable what holds it: `systemctl disable --now UNIT`." if taken else ""
+    return FAIL if taken else OK, ", ".join(taken) or "nothing foreign", free, remedy
+
+
+def _mastodon(subject: Subject, seen: dict[str, Any]) -> Judgement:
+    found = ", ".join(seen["mastodon"])
+    remedy = (
+        "Deploy to a new host: an instance that exists is not taken over. If it is no longer needed, keep a copy, "
+        "then remove it."
+    )
+    expected = "no Mastodon that something else has installed"
+    return FAIL if found else OK, found or "none", expected, remedy if found else ""
+
+
+def _database(subject: Subject, seen: dict[str, Any]) -> Judgement:
+    expected = "no database mastodon_production, an empty one, or ours, not newer than the release"
+    for told in seen["databases"]:
+        if sentence := foreign_database(told):
+            return FAIL, sentence, expected, FOREIGN
+        newest = told.get("newest") or ""
+        if subject.newest and newest > subject.newest:
+            observed = f"migrations up to {newest}, and release {subject.node.release.name} ends with {subject.newest}"
+            remedy = "It belongs to a newer release: write that one as `release` in instance.yaml, then deploy again."
+            return FAIL, observed, expected, remedy
+    return OK, "nothing foreign", expected, ""
+
+
+FOREIGN = (
+    "Nothing was touched. Deploy to a new host; if the data is no longer needed, keep a dump and drop the database."
+)
+
+
+def foreign_database(told: dict[str, Any]) -> str:
+    """What is foreign in a PostgreSQL cluster, as the probe shows it; empty when a deploy may work on it."""
+    if told["running"] and told.get("tables") and not (told["locked"] or told["marked"]):
+        return f"mastodon_production in cluster {told['cluster']} with {told['tables']} tables that we did not make"
+    if not told["running"] and told["databases"] and not told["ours"]:
+        return f"a stopped cluster {told['cluster']} with databases that nobody can look at; start it, then try again"
+    return ""
+
+
+def _public_names(subject: Subject, seen: dict[str, Any]) -> Judgement:
+    node, domain = subject.node, subject.node.instance.domain
+    known = {str(address) for address in node.instance.addresses.get(node.name, ())}
+    wrong = []
+    for name in node.instance.public_names:
+        told = seen["names"][name]
+        if foreign := set(told["addresses"]) - set(told["here"]) - known:
+            wrong.append(f"{name} leads to {', '.join(sorted(foreign))}")
+        elif not told["addresses"]:
+            wrong.append(f"{name} has no address ({told['said']})")
+    # The handle domain is often the ministry's own website, elsewhere, which forwards /.well-known/webfinger.
+    if not seen["names"][domain.handle]["addresses"]:
+        wrong.append(f"{domain.handle} has no address ({seen['names'][domain.handle]['said']})")
+    expected = f"{' and '.join(node.instance.public_names)} lead to this host, {domain.handle} to any"
+    remedy = "Correct the A and AAAA records of the name, or the host's resolver." if wrong else ""
+    return FAIL if wrong else OK, ", ".join(wrong) or "all lead here", expected, remedy
+
+
+def _service_names(subject: Subject, seen: dict[str, Any]) -> Judgement:
+    instance, wrong = subject.node.instance, []
+    for name in server_names(instance):
+        told = seen["names"][name]
+        known = {str(address) for address in instance.addresses.get(name, ())}
+        found = set(told["addresses"])
+        if not found:
+            wrong.append(f"{name} has no address ({told['said']})")
+        elif known and not found <= known:
+            wrong.append(f"{name} has {', '.join(sorted(found - known))}, which addresses.yaml does not list")
+        elif not known and (inner := sorted(each for each in found if _is_private(each))):
+            wrong.append(f"{name} has the private address {inner[0]}, and addresses.yaml does not list the name")
+    expected = "an address for each, listed in addresses.yaml if it is private (the firewall opens no other)"
+    remedy = "Correct the name's records, the host's resolver, or addresses.yaml." if wrong else ""
+    return FAIL if wrong else OK, ", ".join(wrong) or ", ".join(server_names(instance)), expected, remedy
+
+
+def _is_private(address: str) -> bool:
+    found = ip_address(address)
+    return any(found.version == net.version and found in net for net in PRIVATE)
+
+
+def _server(seen: dict[str, Any], name: str, key: str) -> Judgement:
+    told = seen["servers"][name]
+    good = "status" in told and told["status"] < 500
+    observed = f"an answer with status {told['status']}" if "status" in told else told.get("said", told.get("error"))
+    remedy = f"Check {key} in instance.yaml, the firewall between, and the authority in network.trusted_ca_files."
+    return OK if good else FAIL, str(observed), f"an answer over verified TLS ({key})", "" if good else remedy
+
+
+def _packages(subject: Subject, seen: dict[str, Any]) -> Judgement:
+    wrong = [
+        f"{url}: {told.get('said', told.get('status'))}"
+        for url, told in seen["packages"].items()
+        if told.get("status") != 200
+    ]
+    if not seen["packages"]:
+        wrong = ["no source of packages"]
+    remedy = "Correct apt's sources on the host, or network.http_proxy in instance.yaml." if wrong else ""
+    observed = "; ".join(wrong) or f"{len(seen['packages'])} sources answer"
+    return FAIL if wrong else OK, observed, "Debian's packages from every source that apt knows", remedy
