@@ -133,7 +133,11 @@ def certbot(node: Node) -> StringCommand:
     """Ask the ACME server for one certificate with all public names; certbot keeps how, and renews the same way."""
     acme, names = node.instance.certificates.acme, node.instance.public_names
     assert acme  # noqa: S101 - the caller asked
-    words = ["env", *(f"{key}={value}" for key, value in environment(node).items()), "certbot certonly -n --agree-tos"]
+    words = [
+        "umask 027; env",
+        *(f"{key}={value}" for key, value in environment(node).items()),
+        "certbot certonly -n --agree-tos",
+    ]
     words += ["--no-eff-email --key-type ecdsa --elliptic-curve secp384r1 --webroot -w", CHALLENGES]
     words += ["--force-renewal --renew-with-new-domains -m", acme.contact, "--server", acme.directory]
     words += ["--cert-name", names[0], *(f"-d {name}" for name in names)]

@@ -18,7 +18,7 @@ from roles.lib.render import managed
 from roles.lib.settle import settle
 from roles.lib.units import Unit
 
-PACKAGES = ["nginx"]
+PACKAGES = ["logrotate", "nginx"]
 CONFIG = "/etc/nginx/nginx.conf"
 SHARE = "/usr/local/share/mastodon-gov"
 CHALLENGES = "/var/lib/acme-challenge"
@@ -28,7 +28,7 @@ CHECK = "install -d -m 755 /run/nginx && nginx -t -q"
 NGINX = Unit(
     "nginx.service", reads=(CONFIG, TLS, f"{TLS}/fullchain.pem", f"{TLS}/privkey.pem"), reload=True, check=CHECK
 )
-UNITS = [NGINX]
+UNITS = [NGINX, Unit("logrotate.timer")]
 LOG_DAYS = 14
 STATIC = ("assets", "avatars", "emoji", "headers", "ocr", "sounds")  # folders of a release that Rails never answers for
 ADMIN_PATHS = ("/metrics", "/sidekiq", "/pghero")
@@ -37,12 +37,13 @@ COMPRESSED = (
     "application/ld+json application/manifest+json application/rss+xml application/xml image/svg+xml text/css "
     "text/javascript text/plain text/xml"
 ).split()
-# What S3 services tell about themselves and their objects; nginx has no pattern for names of headers.
+# What S3 services tell about themselves and their objects, and what we say ourselves; nginx has no pattern for names.
 STORAGE_HEADERS = (
     "Set-Cookie Cache-Control x-amz-acl x-amz-bucket-region x-amz-delete-marker x-amz-expiration x-amz-id-2 "
     "x-amz-object-lock-legal-hold x-amz-object-lock-mode x-amz-object-lock-retain-until-date "
     "x-amz-replication-status x-amz-request-id x-amz-server-side-encryption x-amz-storage-class x-amz-tagging-count "
-    "x-amz-version-id x-rgw-object-type"
+    "x-amz-version-id x-rgw-object-type Access-Control-Allow-Origin Content-Security-Policy Permissions-Policy "
+    "Referrer-Policy Strict-Transport-Security X-Content-Type-Options X-Frame-Options"
 ).split()
 NOT_REGISTERED = "This address is not in the staff register, or the invitation is for another address."
 STYLE = "body{font:1.1em/1.5 sans-serif;max-width:38em;margin:15vh auto;padding:0 1em;color:#1b1b1b;background:#fff}"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from mastodon_gov.lab.state import MachineSpec
-from mastodon_gov.lab.world import WORLD_PACKAGES, build_world
+from mastodon_gov.lab.world import WORLD_PACKAGES, build_world, services
 from roles.certificates import role as certificates_role
 from roles.nginx import role as nginx_role
 from tests.lab.conftest import MakeLab
-from tests.lab.proxy.place import Place
+from tests.lab.proxy.place import OTHER_MEDIA, Place
+
+NAMES = {**services.NAMES, "social": (*services.NAMES["social"], OTHER_MEDIA)}
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +21,7 @@ def bare(make_lab: MakeLab, tmp_path_factory: pytest.TempPathFactory) -> Place:
     social = MachineSpec("social", layer_packages=packages, dns=("world",))
     outside = MachineSpec("outside", layer_packages=("curl", "openssl", "python3"), dns=("world",))
     lab = make_lab("proxy", [MachineSpec("world", layer_packages=WORLD_PACKAGES), social, outside])
-    place = Place(lab, build_world(lab), tmp_path_factory.mktemp("proxy") / "told.json")
+    place = Place(lab, build_world(lab, names=NAMES), tmp_path_factory.mktemp("proxy") / "told.json")
     place.trust()
     return place
 

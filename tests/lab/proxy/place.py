@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import boto3
+import pytest
+from botocore.client import Config
 
 from mastodon_gov.instance import Instance
 from mastodon_gov.lab.lab import Lab
@@ -22,6 +27,7 @@ from tests.unit.storage_sample import instance, storage
 ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = Path(__file__).with_name("deploy.py")
 WEB, MEDIA = "social.agency.test", "files.social.agency.test"
+OTHER_MEDIA = "pictures.agency.test"
 CA = "/root/lab-ca.pem"
 TOY = Path(__file__).with_name("toy_application.py")
 RUN_TOY = "-p DynamicUser=yes python3 /usr/local/bin/toy"
@@ -137,6 +143,26 @@ class Place:
             yield
         finally:
             self.start_application()
+
+    @contextmanager
+    def storage(self) -> Iterator[Any]:
+        """A client of the world's S3 with the owner's key; the host's own resolver does not know the name."""
+        real, key = socket.getaddrinfo, self.world.keys["owner"]
+
+        def known(name: Any, *rest: Any, **options: Any) -> Any:
+            return real(self.world.address4 if str(name).endswith(".world.test") else name, *rest, **options)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(socket, "getaddrinfo", known)
+            yield boto3.client(
+                "s3",
+                endpoint_url=self.world.endpoint,
+                aws_access_key_id=key.access_key.get_secret_value(),
+                aws_secret_access_key=key.secret_key.get_secret_value(),
+                region_name="us-east-1",
+                verify=str(self.world.bundle),
+                config=Config(s3={"addressing_style": "path"}),
+            )
 
     def trust(self) -> None:
         """Give the stranger the lab's authorities."""
