@@ -362,6 +362,10 @@ SIGNATURES: dict[str, tuple[Callable[[Ministry, Path], object], str]] = {
         lambda m, b: [shorten(b), m.sign(b)],
         "archive is broken|begins with",
     ),
+    "garbage appended and signed": (
+        lambda m, b: [b.write_bytes(b.read_bytes() + b"garbage"), m.sign(b)],
+        "archive is broken",
+    ),
     "of a stranger": (lambda m, b: m.sign(b, "stranger"), "not signed by a key"),
     "for another purpose": (lambda m, b: m.sign(b, namespace="git"), "does not cover this file"),
     "absent": (lambda m, b: b.with_name(b.name + ".sig").unlink(), "signature .* is missing"),
@@ -447,6 +451,15 @@ def test_a_damaged_installation_is_seen_and_not_overwritten(ministry: Ministry, 
     before = snapshot(ministry.root)
     with pytest.raises(Refusal, match="differs from the bundle"):
         ministry.install(bundle)
+    assert snapshot(ministry.root) == before
+
+
+def test_other_content_under_an_installed_name_is_refused(ministry: Ministry) -> None:
+    ministry.install(ministry.bundle())
+    (ministry.tree / "Gemfile.lock").write_text("another\n")
+    before = snapshot(ministry.root)
+    with pytest.raises(Refusal, match="its manifest is another one"):
+        ministry.install(ministry.bundle())
     assert snapshot(ministry.root) == before
 
 
