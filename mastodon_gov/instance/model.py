@@ -30,6 +30,7 @@ from mastodon_gov.instance.types import (
     Locale,
     MailAddress,
     Network,
+    Origin,
     Part,
     ProxyUrl,
     RelativePath,
@@ -156,7 +157,7 @@ class Certificates(Part):
 class ObjectStorage(Part):
     """Any S3 service. Days are counted by the S3 service; a lock in COMPLIANCE mode cannot be shortened."""
 
-    endpoint: Url
+    endpoint: Origin
     """Address of the S3 service. A name with a private address must be listed in addresses.yaml."""
     region: Annotated[str, Field(pattern=r"^[a-z0-9-]{2,40}$"), Allowed("a region as the S3 service spells it")] = (
         "us-east-1"

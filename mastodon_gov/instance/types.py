@@ -55,6 +55,11 @@ Url = Annotated[
     Field(pattern=rf"^https://{_NAME}(:{PORT})?(/[^\s?#@]*)?$"),
     Allowed("an https address with a host name, such as https://s3.agency.example"),
 ]
+Origin = Annotated[
+    str,
+    Field(pattern=rf"^https://{_NAME}(:{PORT})?$"),
+    Allowed("an https address without a path, such as https://s3.agency.example (pgBackRest can use no path)"),
+]
 ProxyUrl = Annotated[
     str,
     Field(pattern=rf"^http://({_NAME}|[a-z0-9-]+):{PORT}$"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,32 +22,25 @@ CONF = "/etc/pgbackrest.conf"
 PROGRAMS = "/usr/local/lib/mastodon-gov"
 SYSTEM = "/etc/systemd/system"
 SERVICE, TIMER = "mfg-backup.service", "mfg-backup.timer"
-UNITS = [Unit(TIMER, reads=(f"{SYSTEM}/{TIMER}",))]
+UNITS = [Unit(SERVICE, run=False), Unit(TIMER, reads=(f"{SYSTEM}/{TIMER}",))]
 # `code` of backup-status; pgBackRest's own words (its source: src/command/info/info.c).
 OK, NO_STANZA, NO_BACKUP, NO_STANZA_DATA = 0, 1, 2, 3
 
 
-@dataclass(frozen=True)
-class Observed:
-    """What `backup-status` says, empty on a host that does not have it yet; whether systemd knows the old unit."""
+class BackupState(FactBase[dict[str, Any]]):
+    """What `backup-status` says, empty on a host that does not have it yet. A store that is away shows in the answer,
+    not in the exit code."""
 
-    status: dict[str, Any] = field(default_factory=dict)
-    stale: bool = False
-
-
-class BackupState(FactBase[Observed]):
-    """State of repository, archiver and unit. A store that is away shows in the answer, not in the exit code."""
-
-    default = Observed
+    default = dict
 
     def command(self) -> str:
-        """The unit is asked here because only its timer is a unit that runs all the time."""
-        asked = f"systemctl show -p NeedDaemonReload --value {SERVICE}"
-        return f"{asked}; [ ! -x {PROGRAMS}/backup-status ] || {PROGRAMS}/backup-status; true"
+        """Nothing where the program is not there yet."""
+        return f"[ ! -x {PROGRAMS}/backup-status ] || {PROGRAMS}/backup-status; true"
 
-    def process(self, output: list[str]) -> Observed:
-        """A line of systemd, then one JSON document."""
-        return Observed(json.loads("".join(output[1:]) or "{}"), output[0] == "yes")
+    def process(self, output: list[str]) -> dict[str, Any]:
+        """One JSON document."""
+        found: dict[str, Any] = json.loads("".join(output) or "{}")
+        return found
 
 
 def files(node: Node) -> list[Entry]:
@@ -130,11 +122,9 @@ def steps(found: dict[str, Any], stanza: str) -> list[str]:
 def repository(instance: Instance) -> Commands:
     """Make the stanza, prove that WAL arrives, take the first full backup: whatever of it is missing."""
     seen = host.get_fact(BackupState)
-    if seen.stale:
-        yield StringCommand("systemctl daemon-reload")
-    if seen.status and (sentence := refusal(seen.status, instance)):
+    if seen and (sentence := refusal(seen, instance)):
         raise OperationError(f"{host.name}: {sentence}")
-    for step in steps(seen.status, instance.backups.stanza):
+    for step in steps(seen, instance.backups.stanza):
         yield StringCommand("sh -c", QuoteString(step))
 
 

@@ -28,6 +28,7 @@ class Unit:
 
     `reload`: a reload is enough for what it reads; its own unit file and drop-ins always need a restart.
     `check`: a command that must pass before it is restarted or reloaded. `masked`: stopped, and nobody can start it.
+    `run`: false for what only a timer or another unit starts; systemd must know its newest text all the same.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Unit:
     reload: bool = False
     check: str | None = None
     masked: bool = False
+    run: bool = True
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,8 @@ def actions(unit: Unit, seen: Observed) -> list[str]:
     """Words for systemctl that settle one unit: of enable, mask, stop, start, restart, reload."""
     now = seen.units.get(unit.name, {})
     active = now.get("ActiveState") in ("active", "reloading", "activating")
+    if not unit.run:
+        return []
     if unit.masked:
         # A unit that failed before it was masked would keep the whole host "degraded".
         settled = now.get("LoadState") == "masked" and now.get("ActiveState") == "inactive"

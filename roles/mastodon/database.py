@@ -119,11 +119,11 @@ def _as_owner(node: Node, *words: str, prefix: str = "") -> StringCommand:
 
 @operation()
 def prepare_database(node: Node) -> Commands:
-    """Load the release's schema into the empty database. Loading is one step of Rails that can be repeated as long
-    as the lock is not in: until then no process of the application has ever run on it."""
-    state = observe(node)
-    if not state.lock["installed"] and (not state.tables or state.pending(False) or not state.versions):
-        yield _as_owner(node, "bundle", "exec", "rails", "db:prepare")
+    """Load the release's schema and seeds into the new database, again and again until the lock is in: until then no
+    process of the application has ever run on it. Rails forgets the seeds when it is killed after the schema, so they
+    are a task of their own; they can be repeated."""
+    if not observe(node).lock["installed"]:
+        yield _as_owner(node, "bundle", "exec", "rails", "db:prepare", "db:seed")
 
 
 @operation()
