@@ -58,7 +58,9 @@ Url = Annotated[
 Origin = Annotated[
     str,
     Field(pattern=rf"^https://{_NAME}(:{PORT})?$"),
-    Allowed("an https address without a path, such as https://s3.agency.example (pgBackRest can use no path)"),
+    Allowed(
+        "an https address with a host name and without a path, such as https://s3.agency.example (pgBackRest can use no path)"
+    ),
 ]
 ProxyUrl = Annotated[
     str,

@@ -115,6 +115,7 @@ SERVICES = [
     instance("a public authority in a lab", "https://acme.world.test:14000/dir", "https://acme.agency.govt/dir", "certificates.acme.directory", "a public authority, in a lab"),
     instance("an unlisted S3", "https://s3.world.test", "https://s3.other.test", "object_storage.endpoint", "List s3.other.test in addresses.yaml"),
     instance("S3 by address", "https://s3.world.test", "https://10.99.0.12", "object_storage.endpoint", "with a host name"),
+    instance("S3 with a path", "https://s3.world.test", "https://s3.world.test/tenant", "object_storage.endpoint", "without a path"),
     instance("a bucket with dots", "social-media ", "social.media ", "object_storage.media_bucket", "no dots", at="media_bucket"),
     instance("one bucket for both", "social-backups ", "social-media ", "object_storage.backup_bucket", "the same as object_storage.media_bucket", at="backup_bucket"),
     instance("one user for both", "  media_noncurrent_days: 1", "  backup_user: arn:aws:iam:::user/media", "object_storage.backup_user", "the same as"),
