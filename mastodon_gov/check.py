@@ -25,13 +25,12 @@ from mastodon_gov.findings import (
     Subject,
     blind,
     host_findings,
-    outside_findings,
     ports_of,
 )
 from mastodon_gov.instance import Node
 from mastodon_gov.instance.load import load
 from mastodon_gov.inventory import nodes
-from mastodon_gov.outside import questions
+from mastodon_gov.outside import outside_findings, questions
 from mastodon_gov.relay import relay_findings
 from mastodon_gov.release.bundle import newest_migration, read_release, verify
 from mastodon_gov.release.select import selected
@@ -173,10 +172,13 @@ def show(found: Iterable[Finding]) -> None:
     """A table, and a sentence below it for everything that is not ok."""
     listed = list(found)
     table = Table("state", "host", "check", "observed", box=None)
+    table.columns[-1].overflow = "fold"
     for each in listed:
         colour = COLOURS.get(each.state, "red")
         table.add_row(f"[{colour}]{each.state}[/]", each.host, each.id, each.observed)
-    Console(soft_wrap=True).print(table, highlight=False)
+    console = Console()
+    # In a log a row is a line; on a terminal it may be folded.
+    console.print(table, highlight=False, width=None if console.is_terminal else 300)
     for each in listed:
         if each.state != OK:
             click.echo(f"! {each.sentence}")
