@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,17 +96,19 @@ def _end(run: Run, as_json: bool, verb: str) -> int:
     return CLEAN
 
 
-run_options = (
-    click.option("--limit", help="Only this host or group."),
-    click.option("-v", "verbose", count=True, help="Show pyinfra's own log (-v, -vv); it never shows a secret."),
-    click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."),
-)
+def _run_options(verb: Callable[..., None]) -> Callable[..., None]:
+    """What `deploy` and `plan` have in common."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."),
+        click.option("-v", "verbose", count=True, help="Show pyinfra's own log (-v, -vv); it never shows a secret."),
+        click.option("--limit", help="Only this host or group."),
+    ):
+        verb = option(verb)
+    return verb
 
 
 @click.command()
-@run_options[0]
-@run_options[1]
-@run_options[2]
+@_run_options
 @click.pass_obj
 def deploy(instance: Path, limit: str | None, verbose: int, as_json: bool) -> None:
     """Bring the hosts to what the instance says. Changes the hosts; a second run changes nothing.
@@ -122,9 +125,7 @@ def deploy(instance: Path, limit: str | None, verbose: int, as_json: bool) -> No
 
 
 @click.command()
-@run_options[0]
-@run_options[1]
-@run_options[2]
+@_run_options
 @click.pass_obj
 def plan(instance: Path, limit: str | None, verbose: int, as_json: bool) -> None:
     """Say what a deploy would change. Writes nothing on any host.

@@ -58,9 +58,7 @@ Url = Annotated[
 Origin = Annotated[
     str,
     Field(pattern=rf"^https://{_NAME}(:{PORT})?$"),
-    Allowed(
-        "an https address with a host name and without a path, such as https://s3.agency.example (pgBackRest can use no path)"
-    ),
+    Allowed("an https address with a host name and without a path, as pgBackRest wants it: https://s3.agency.example"),
 ]
 ProxyUrl = Annotated[
     str,

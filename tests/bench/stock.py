@@ -21,12 +21,20 @@ for person in ("deploy", "mastodon", "mastodon-owner", "postgres"):
     server.user(name=f"account {person}", user=person)
 for role in FILES.values():
     for entry in role(node):
-        owned = {"user": getattr(entry, "user", None), "group": getattr(entry, "group", None)}
         if isinstance(entry, ManagedFile):
             text = entry.content if entry.content.endswith("\n") or not entry.content else entry.content + "\n"
-            files.put(name=entry.path, src=StringIO(text), dest=entry.path, mode=f"{entry.mode:o}", **owned)
+            files.put(
+                name=entry.path,
+                src=StringIO(text),
+                dest=entry.path,
+                user=entry.user,
+                group=entry.group,
+                mode=f"{entry.mode:o}",
+            )
         elif isinstance(entry, Directory):
-            files.directory(name=entry.path, path=entry.path, mode=f"{entry.mode:o}", **owned)
+            files.directory(
+                name=entry.path, path=entry.path, user=entry.user, group=entry.group, mode=f"{entry.mode:o}"
+            )
         elif isinstance(entry, Link):
             files.link(name=entry.path, path=entry.path, target=entry.target)
 for unit in {unit.name for units in UNITS.values() for unit in units if not unit.masked}:
