@@ -3,31 +3,49 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
 
-from mastodon_gov import invite
-from mastodon_gov.bootstrap import bootstrap
-from mastodon_gov.check import check
-from mastodon_gov.deploying import deploy, plan
 from mastodon_gov.errors import Refusal
-from mastodon_gov.init import init
-from mastodon_gov.lab.cli import lab
-from mastodon_gov.lab.demo import demo
-from mastodon_gov.lab.world_cli import mail
-from mastodon_gov.release.cli import release
-from mastodon_gov.runner import ROOT
-from mastodon_gov.secrets.cli import secrets
-from mastodon_gov.status import application_host, owner, status
+
+# Where each verb is; only the one that was asked for is loaded, because loading all takes longer than a deploy's checks.
+VERBS = {
+    "init": "mastodon_gov.init:init",
+    "bootstrap": "mastodon_gov.bootstrap:bootstrap",
+    "check": "mastodon_gov.check:check",
+    "plan": "mastodon_gov.deploying:plan",
+    "deploy": "mastodon_gov.deploying:deploy",
+    "status": "mastodon_gov.status:status",
+    "owner": "mastodon_gov.status:owner",
+    "invite": "mastodon_gov.invite:invite",
+    "invitations": "mastodon_gov.invite:invitations",
+    "revoke": "mastodon_gov.invite:revoke",
+    "release": "mastodon_gov.release.cli:release",
+    "secrets": "mastodon_gov.secrets.cli:secrets",
+    "lab": "mastodon_gov.lab.cli:lab",
+}
 
 
 class Sentences(click.Group):
-    """Turns a refusal into its sentence on stderr and exit code 1; no traceback for what a person can mend."""
+    """Loads verbs when they are asked for, and turns a refusal into its sentence on stderr and exit code 1."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which a person needs them."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The verb, or None for a word nobody knows."""
+        if cmd_name not in VERBS:
+            return None
+        module, name = VERBS[cmd_name].split(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a verb."""
+        """Run a verb; no traceback for what a person can mend."""
         try:
             return super().invoke(ctx)
         except Refusal as refusal:
@@ -39,7 +57,7 @@ class Sentences(click.Group):
 @click.option(
     "--instance",
     type=click.Path(path_type=Path, file_okay=False),
-    default=ROOT / "inventories/demo",
+    default=Path(__file__).resolve().parents[1] / "inventories/demo",
     show_default="the demo",
     help="Directory of the instance: instance.yaml, inventory.py, secrets.age …",
 )
@@ -48,28 +66,6 @@ class Sentences(click.Group):
 def main(ctx: click.Context, instance: Path) -> None:
     """Install and operate a hardened, staff-only Mastodon."""
     ctx.obj = instance.resolve()
-
-
-def _on_application_host(words: list[str], stdin: str) -> str:
-    return application_host(click.get_current_context().find_object(Path) or Path()).run(words, stdin)
-
-
-for verb in (
-    init,
-    bootstrap,
-    check,
-    plan,
-    deploy,
-    status,
-    owner,
-    release,
-    secrets,
-    lab,
-    *invite.commands(_on_application_host),
-):
-    main.add_command(verb)
-for verb in (demo, mail):
-    lab.add_command(verb)
 
 
 if __name__ == "__main__":

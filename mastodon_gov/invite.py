@@ -10,11 +10,15 @@ from __future__ import annotations
 import getpass
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
 from mastodon_gov.errors import Refusal
+from mastodon_gov.instance.load import load
+from mastodon_gov.inventory import members
+from mastodon_gov.remote import Host
 
 DATABASE = "mastodon_production"
 # Only root may become this user; the peer map lets only this user be mastodon_owner.
@@ -78,61 +82,57 @@ def state_line(entry: dict[str, Any]) -> str:
     )
 
 
-def commands(run_on_host: RunOnHost) -> list[click.Command]:
-    """The three verbs, bound to a way to the host; the lead's command line registers them."""
-    return [_invite_command(run_on_host), _invitations_command(run_on_host), _revoke_command(run_on_host)]
+def on_host(directory: Path) -> RunOnHost:
+    """A way to the host that holds the database of this instance."""
+    return Host(members(directory)["database"][0], directory, load(directory)).run
 
 
-def _invite_command(run_on_host: RunOnHost) -> click.Command:
-    @click.command("invite")
-    @click.argument("address")
-    @click.option("--organisation", required=True, help="Organisation the person works for.")
-    @click.option("--role", help="Role the account gets; the administrator permission cannot be given.")
-    @click.option("--why", default="", help="Reason, kept in the ledger.")
-    @click.option("--by", default=getpass.getuser, show_default="your user name", help="Who invites.")
-    def invite(address: str, organisation: str, role: str | None, why: str, by: str) -> None:
-        """Invite one person: makes a link for ADDRESS only, for one use within 72 hours.
+@click.command()
+@click.argument("address")
+@click.option("--organisation", required=True, help="Organisation the person works for.")
+@click.option("--role", help="Role the account gets; the administrator permission cannot be given.")
+@click.option("--why", default="", help="Reason, kept in the ledger.")
+@click.option("--by", default=getpass.getuser, show_default="your user name", help="Who invites.")
+@click.pass_obj
+def invite(  # noqa: PLR0913, PLR0917  each is an option of the command line
+    directory: Path, address: str, organisation: str, role: str | None, why: str, by: str
+) -> None:
+    """Invite one person: makes a link for ADDRESS only, for one use within 72 hours.
 
-        Changes the database: one row in the ledger, one invitation. A moderator approves the account after
-        the person has signed up. An open invitation with the same organisation and role is shown again.
-        """
-        answer = ask(run_on_host, invite_sql(address, organisation, role, by, why))
-        click.echo(link(answer))
-        found = "made" if answer["created"] else "already open"
-        click.echo(f"For {answer['address']} only, {found}, until {answer['expires_at'][:16]} UTC.", err=True)
-
-    return invite
-
-
-def _invitations_command(run_on_host: RunOnHost) -> click.Command:
-    @click.command("invitations")
-    @click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
-    def invitations(as_json: bool) -> None:
-        """List every invitation: who, by whom, why, and what became of it. Changes nothing."""
-        entries = ask(run_on_host, invitations_sql())
-        if as_json:
-            click.echo(json.dumps(entries, indent=2))
-            return
-        for entry in entries:
-            click.echo(state_line(entry))
-
-    return invitations
+    Changes the database: one row in the ledger, one invitation. A moderator approves the account after the person has
+    signed up. An open invitation with the same organisation and role is shown again.
+    """
+    answer = ask(on_host(directory), invite_sql(address, organisation, role, by, why))
+    click.echo(link(answer))
+    found = "made" if answer["created"] else "already open"
+    click.echo(f"For {answer['address']} only, {found}, until {answer['expires_at'][:16]} UTC.", err=True)
 
 
-def _revoke_command(run_on_host: RunOnHost) -> click.Command:
-    @click.command("revoke")
-    @click.argument("address")
-    @click.option("--by", default=getpass.getuser, show_default="your user name", help="Who revokes.")
-    def revoke(address: str, by: str) -> None:
-        """Close the open invitation of ADDRESS: its link is dead at once. An account is not touched."""
-        answer = ask(run_on_host, revoke_sql(address, by))
-        click.echo(
-            f"The invitation of {answer['address']} is revoked."
-            if answer["revoked"]
-            else f"No invitation of {answer['address']} was open; nothing changed."
-        )
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+@click.pass_obj
+def invitations(directory: Path, as_json: bool) -> None:
+    """List every invitation: who, by whom, why, and what became of it. Changes nothing."""
+    entries = ask(on_host(directory), invitations_sql())
+    if as_json:
+        click.echo(json.dumps(entries, indent=2))
+        return
+    for entry in entries:
+        click.echo(state_line(entry))
 
-    return revoke
+
+@click.command()
+@click.argument("address")
+@click.option("--by", default=getpass.getuser, show_default="your user name", help="Who revokes.")
+@click.pass_obj
+def revoke(directory: Path, address: str, by: str) -> None:
+    """Close the open invitation of ADDRESS: its link is dead at once. An account is not touched."""
+    answer = ask(on_host(directory), revoke_sql(address, by))
+    click.echo(
+        f"The invitation of {answer['address']} is revoked."
+        if answer["revoked"]
+        else f"No invitation of {answer['address']} was open; nothing changed."
+    )
 
 
 def _json_literal(request: dict[str, str]) -> str:

@@ -13,11 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from mastodon_gov.errors import Refusal
+from mastodon_gov.lab.demo import demo
 from mastodon_gov.lab.lab import Lab
 from mastodon_gov.lab.preflight import check_host
 from mastodon_gov.lab.remove import reap as remove_abandoned
 from mastodon_gov.lab.remove import remove_cache, take_down
 from mastodon_gov.lab.state import DEFAULT_STATE_DIR, MachineSpec, Places, all_labs, check_name
+from mastodon_gov.lab.world_cli import mail
 
 DEMO = ("social", "world", "outside")
 
@@ -34,6 +36,10 @@ state_option = click.option(
 @click.group()
 def lab() -> None:
     """Local Debian 13 machines for the demo and the tests. Everything here needs root."""
+
+
+for verb in (demo, mail):
+    lab.add_command(verb)
 
 
 @lab.command()

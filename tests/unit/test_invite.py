@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from mastodon_gov.errors import Refusal
-from mastodon_gov.invite import PSQL, ask, commands, invite_sql, link
+from mastodon_gov.invite import PSQL, ask, invite, invite_sql, link
 from roles.mastodon.lock import is_settled, lock_source, sync_sql
 
 ANSWER = {
@@ -50,14 +50,14 @@ def test_link_needs_a_deployed_web_domain() -> None:
         link({**ANSWER, "web_domain": None})
 
 
-def test_verb_sends_the_address_on_standard_input_only() -> None:
+def test_verb_sends_the_address_on_standard_input_only(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[list[str], str]] = []
 
     def run_on_host(argv: list[str], stdin: str) -> str:
         calls.append((argv, stdin))
         return json.dumps(ANSWER)
 
-    (invite,) = [c for c in commands(run_on_host) if c.name == "invite"]
+    monkeypatch.setattr("mastodon_gov.invite.on_host", lambda directory: run_on_host)
     result = CliRunner().invoke(invite, ["j@agency.test", "--organisation", "IT", "--by", "ana"])
     assert result.stdout == "https://s.test/invite/Ab2\n"
     assert [argv for argv, _ in calls] == [PSQL]
