@@ -11,7 +11,7 @@ import click
 
 from mastodon_gov.errors import Refusal
 
-# Where each verb is; only the one that was asked for is loaded, because loading all takes longer than a deploy's checks.
+# Where each verb is. Only the one that was asked for is loaded: all of them take longer than a deploy's checks.
 VERBS = {
     "init": "mastodon_gov.init:init",
     "bootstrap": "mastodon_gov.bootstrap:bootstrap",
