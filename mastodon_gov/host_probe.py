@@ -19,6 +19,7 @@ from typing import Any
 OUR_HOME = "/opt/mastodon/"
 # Each unit of ours that carries Mastodon's name speaks of one of these; upstream's own lead to /home/mastodon/live.
 OUR_PLACES = (OUR_HOME, "/etc/mastodon/", "/usr/local/lib/mastodon-gov/")
+RECOVERY = 20  # seconds; a small server reads its log in one or two
 TIMEOUT = 8  # seconds, for each answer from the network
 LISTEN = "0A"  # the kernel's number for a socket that listens (proc_net_tcp in the kernel's documentation)
 
@@ -126,14 +127,26 @@ def databases() -> list[dict[str, object]]:
         version, name, port, state, _, data = line.split()[:6]
         seen: dict[str, object] = {"cluster": f"{version}/{name}", "running": state.startswith("online")}
         if seen["running"]:
-            words = ["runuser", "-u", "postgres", "--", "psql", "-qtAX", "-p", port, "-d", "postgres", "-f", "-"]
-            for row in output(*words, given=SQL).splitlines():
+            for row in _answers(port).splitlines():
                 seen |= json.loads(row)
         else:
             seen["databases"] = _databases_at_rest(Path(data))
             seen["ours"] = Path(f"/etc/postgresql/{version}/{name}/conf.d/60-mfg.conf").exists()
         found.append(seen)
     return found
+
+
+def _answers(port: str) -> str:
+    """What a running server says. After a crash it takes connections only when it has read its log again."""
+    words = ["runuser", "-u", "postgres", "--", "psql", "-qtAX", "-p", port, "-d", "postgres", "-f", "-"]
+    deadline = time.monotonic() + RECOVERY
+    while True:
+        try:
+            return output(*words, given=SQL)
+        except OSError as error:
+            if "starting up" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
 
 
 def _databases_at_rest(data: Path) -> int:

@@ -271,3 +271,18 @@ def test_a_part_of_the_probe_that_fails_says_so() -> None:
         raise PermissionError("not allowed")
 
     assert host_probe.tried(part) == {"error": "PermissionError: not allowed"}
+
+
+def test_a_database_that_reads_its_log_again_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = ["the database system is starting up", "the database system is starting up", ""]
+
+    def output(*words: str, given: str) -> str:
+        if word := said.pop(0):
+            raise OSError(f"runuser ended with 2: FATAL: {word}")
+        return "{}"
+
+    monkeypatch.setattr(host_probe, "output", output)
+    assert host_probe._answers("5432") == "{}"
+    said[:] = ["no such role"]
+    with pytest.raises(OSError, match="no such role"):
+        host_probe._answers("5432")
