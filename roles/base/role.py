@@ -25,7 +25,7 @@ UNITS = [
 # nft looks names up when it loads its rules, so these exist before them; Debian's packages take accounts that exist.
 SERVICES = [
     Account("mastodon", "/var/lib/mastodon"),
-    Account("mastodon-owner", "/var/lib/mastodon", ("mastodon",)),
+    Account("mastodon-owner", "/var/lib/mastodon-owner", ("mastodon",)),
     Account("postgres", "/var/lib/postgresql", shell="/bin/bash"),
 ]
 
