@@ -15,6 +15,7 @@ from mastodon_gov.lab.lab import Lab
 from mastodon_gov.lab.remove import reap
 from mastodon_gov.lab.state import DEFAULT_STATE_DIR, MachineSpec
 from tests.lab.deployed import Deployed, copy_instance
+from tests.lab.people import Browser, signed_in_owner
 
 MakeLab = Callable[[str, Sequence[MachineSpec]], Lab]
 
@@ -38,10 +39,17 @@ def make_lab() -> Iterator[MakeLab]:
 @pytest.fixture(scope="session")
 def instance(make_lab: MakeLab, tmp_path_factory: pytest.TempPathFactory) -> Deployed:
     """The demo instance with its world and a stranger, deployed once for all tests that ask for it."""
-    lab = make_lab("instance", machines())
+    lab = make_lab("instance", machines(("python3",)))
     deployed = Deployed(bring_up(lab, copy_instance(tmp_path_factory.mktemp("instance")), print))
     deployed.deploy()
     return deployed
+
+
+@pytest.fixture(scope="session")
+def owner(instance: Deployed) -> Iterator[Browser]:
+    """The owner's browser, signed in with both factors."""
+    with signed_in_owner(instance) as person:
+        yield person
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

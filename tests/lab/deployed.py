@@ -7,13 +7,16 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mastodon_gov.lab.demo import REPOSITORY, Demo
 from mastodon_gov.lab.machine import Machine
 
+T = TypeVar("T")
 COMMITTED = ("instance.yaml", "organisations.yaml", "inventory.py")
 WEB, MEDIA = "social.agency.test", "files.social.agency.test"
 LIB = "/usr/local/lib/mastodon-gov"
@@ -103,6 +106,15 @@ class Deployed:
         self.machine(machine).exec(["sh", "-c", "cat > /root/lab-ca.pem"], stdin=text)
 
 
+def wait_for(condition: Callable[[], T | None], seconds: float, what: str) -> T:
+    """The first true value of a condition; fails after this many seconds."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
+        time.sleep(0.2)
+    return found
+
+
 def files_of(machine: Machine) -> dict[str, str]:
     """Every file of a machine that a write would touch: path with size, owner, mode, change time and, for small ones,
     digest. Logs and what systemd keeps of sessions change by themselves and are left out."""
@@ -110,7 +122,7 @@ def files_of(machine: Machine) -> dict[str, str]:
         "find / -xdev \\( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /var/log -o "
         "-path /var/lib/postgresql -o -path /var/lib/redis -o -path /var/spool/pgbackrest -o -path /var/cache/nginx "
         "-o -path /var/lib/chrony \\) -prune -o -type f -printf '%p|%s %U %m %C@\\n'; "
-        "ls -la --time-style=full-iso /run/mastodon-gov 2>/dev/null"
+        "ls -la --time-style=full-iso /run/mastodon-gov 2>/dev/null; true"
     )
     lines = str(machine.exec(["sh", "-c", script]).stdout).splitlines()
     return {path: rest for path, _, rest in (line.partition("|") for line in lines)}

@@ -1,0 +1,189 @@
+"""People at their browsers, on the machine `outside`: a stranger, a member of staff, the owner."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import html
+import json
+import re
+import secrets
+import struct
+import time
+import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from mastodon_gov.lab.machine import Machine
+from tests.lab.deployed import LIB, WEB, Deployed
+
+FORM_WAIT = 3.5  # seconds; the sign-up form refuses whoever is faster than a person
+OOB = "urn:ietf:wg:oauth:2.0:oob"
+RELEASE = "/opt/mastodon/current"
+FIRST_PASSWORD = "/var/lib/mastodon-gov/owner-first-password"
+OTP = "/settings/otp_authentication"
+CONFIRM = "/settings/two_factor_authentication/confirmation"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the browser got: status (0: no answer), where it is sent (path and query), page."""
+
+    status: int
+    where: str
+    page: str
+
+
+class Browser:
+    """One person's browser: keeps its cookies, follows nothing by itself, trusts the lab's authority."""
+
+    def __init__(self, machine: Machine, ca: str) -> None:
+        """Start without cookies; `ca` is the text of the authority's certificates."""
+        self.machine, self.jar = machine, f"/root/jar-{secrets.token_hex(4)}"
+        machine.exec(["sh", "-c", "cat > /root/lab-ca.pem"], stdin=ca)
+
+    def ask(self, path: str, form: dict[str, str] | None = None, *, method: str = "", **headers: str) -> Answer:
+        """GET, or POST of a form; the form travels on standard input. Keywords are headers."""
+        words = [
+            "curl",
+            "-sS",
+            "-i",
+            "--max-time",
+            "60",
+            "--cacert",
+            "/root/lab-ca.pem",
+            "-b",
+            self.jar,
+            "-c",
+            self.jar,
+        ]
+        words += [word for name, value in headers.items() for word in ("-H", f"{name.replace('_', '-')}: {value}")]
+        words += ["-X", method] if method else []
+        words += ["--data-binary", "@-"] if form is not None else []
+        stdin = urllib.parse.urlencode(form) if form is not None else ""
+        done = self.machine.exec([*words, f"https://{WEB}{path}"], stdin=stdin, check=False)
+        head, _, page = str(done.stdout).partition("\n\n")
+        if not head:
+            return Answer(0, "", str(done.stderr))
+        where = re.search(r"^location: *(.*)$", head, re.M | re.I)
+        split = urllib.parse.urlsplit(where[1].strip() if where else "")
+        return Answer(int(head.split()[1]), split._replace(scheme="", netloc="").geturl(), page)
+
+    def fill(self, page_at: str, send_to: str, **fields: str) -> Answer:
+        """Open a page with a form and send the form, with its token, to an address."""
+        token = hidden(form_of(self.ask(page_at).page, send_to), "authenticity_token")
+        return self.ask(send_to, {"authenticity_token": token} | fields)
+
+    def sign_up(self, code: str, email: str, username: str) -> Answer:
+        """Follow an invite link: the rules if there are any, then the form."""
+        seen = self.ask(f"/invite/{code}")
+        if "/auth/acceptance" in seen.page:
+            token = hidden(form_of(seen.page, "/auth/acceptance"), "authenticity_token")
+            accept = {"authenticity_token": token, "invite_code": code, "accept": "1"}
+            seen = self.ask(self.ask("/auth/acceptance", accept).where)
+        if seen.status != 200:
+            return seen
+        time.sleep(FORM_WAIT)  # not a wait for a condition: the form measures the person
+        password = secrets.token_hex(16)
+        return self.ask(
+            "/auth",
+            {
+                "authenticity_token": hidden(form_of(seen.page, "/auth"), "authenticity_token"),
+                "accept": hidden(seen.page, "accept"),
+                "user[invite_code]": code,
+                "user[account_attributes][username]": username,
+                "user[email]": email,
+                "user[password]": password,
+                "user[password_confirmation]": password,
+                "user[agreement]": "1",
+            },
+        )
+
+    def application(self, scopes: str) -> dict[str, str]:
+        """Register an application. An address may do so five times in ten minutes."""
+        form = {"client_name": "a lab test", "redirect_uris": OOB, "scopes": scopes}
+        known: dict[str, str] = json.loads(self.ask("/api/v1/apps", form, Accept="application/json").page)
+        return {name: known[name] for name in ("client_id", "client_secret")} | {"redirect_uri": OOB, "scope": scopes}
+
+    def token(self, application: dict[str, str]) -> str:
+        """An access token for whoever is signed in, as a program on a person's telephone gets it."""
+        query = urllib.parse.urlencode(application | {"response_type": "code"})
+        page = f"/oauth/authorize?{query}"
+        given = self.fill(page, "/oauth/authorize", **application, response_type="code")
+        code = urllib.parse.parse_qs(urllib.parse.urlsplit(given.where).query)["code"][0]
+        return token_of(self, application | {"grant_type": "authorization_code", "code": code})
+
+
+def token_of(browser: Browser, form: dict[str, str]) -> str:
+    """An access token in exchange for a grant."""
+    given = browser.ask("/oauth/token", form, Accept="application/json")
+    assert given.status == 200, given
+    return str(json.loads(given.page)["access_token"])
+
+
+def form_of(page: str, send_to: str) -> str:
+    """The form of a page that is sent to an address: each has a token of its own. "" when there is none."""
+    for form in re.findall(r"<form.*?</form>", page, re.S):
+        if f'action="{html.escape(send_to)}"' in form:
+            return str(form)
+    return ""
+
+
+def hidden(page: str, name: str) -> str:
+    """Value of a hidden field; "" when the page has none."""
+    for tag in re.findall(r"<input[^>]*>", page):
+        value = re.search(r'value="([^"]*)"', tag)
+        if f'name="{name}"' in tag and value:
+            return html.unescape(value[1])
+    return ""
+
+
+def browser(instance: Deployed) -> Browser:
+    """A new person's browser."""
+    return Browser(instance.machine("outside"), (instance.directory / "lab-ca.pem").read_text())
+
+
+def tootctl(instance: Deployed, *words: str, user: str = "mastodon-owner") -> tuple[int, str]:
+    """Run `tootctl` on the host as one of the release's two users: exit code and everything it said."""
+    command = [f"{LIB}/mastodon-run", user, RELEASE, "bundle", "exec", "bin/tootctl", *words]
+    done = instance.machine().exec(command, check=False)
+    return done.returncode, str(done.stdout) + str(done.stderr)
+
+
+def totp(secret: str) -> str:
+    """The six digits of this half minute (RFC 6238 with SHA-1, as every authenticator program uses it)."""
+    counter = struct.pack(">Q", int(time.time()) // 30)
+    digest = hmac.digest(base64.b32decode(secret + "=" * (-len(secret) % 8)), counter, "sha1")
+    at = digest[-1] & 15
+    number: int = struct.unpack(">I", digest[at : at + 4])[0]
+    return f"{(number & 0x7FFFFFFF) % 10**6:06}"
+
+
+@contextmanager
+def signed_in_owner(instance: Deployed) -> Iterator[Browser]:
+    """The owner after the first step: signed in with the first password, second factor set up through the pages.
+    The second factor is taken off again at the end."""
+    password = instance.root(f"cat {FIRST_PASSWORD} 2>/dev/null || true").strip()
+    if not password:  # it was shown to somebody before
+        done, said = tootctl(instance, "accounts", "modify", "owner", "--reset-password")
+        found = re.search(r"New password: (\S+)", said)
+        assert not done, said
+        assert found, said
+        password = found[1]
+    person = browser(instance)
+    try:
+        entered = person.fill(
+            "/auth/sign_in", "/auth/sign_in", **{"user[email]": "owner@agency.test", "user[password]": password}
+        )
+        assert entered.status == 302, entered
+        assert person.fill(OTP, OTP).where == f"{CONFIRM}/new"
+        page = person.ask(f"{CONFIRM}/new").page
+        secret = re.search(r"<code>([A-Z2-7]+)</code>", page)
+        assert secret, page
+        form = {"authenticity_token": hidden(form_of(page, CONFIRM), "authenticity_token")}
+        form["form_two_factor_confirmation[otp_attempt]"] = totp(secret[1])
+        assert person.ask(CONFIRM, form).status == 200
+        yield person
+    finally:
+        tootctl(instance, "accounts", "modify", "owner", "--disable-2fa")
