@@ -1,6 +1,6 @@
 """Debian packages of all roles, one a line: for a mirror of one's own, and for the lab's prepared layer.
 
-    python -m roles.packages
+python -m roles.packages
 """
 
 from __future__ import annotations
