@@ -11,9 +11,9 @@ from pyinfra.api import FactBase, QuoteString, StringCommand, operation
 
 from roles.lib import Commands
 from roles.lib.files import ManagedFile
+from roles.nginx.role import BUNDLE
 
 LOCAL = "/usr/local/share/ca-certificates"
-BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 ONE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 

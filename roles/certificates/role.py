@@ -32,13 +32,12 @@ from roles.lib.files import Absent, Directory, Entry, Link, ManagedFile, managed
 from roles.lib.packages import packages
 from roles.lib.render import managed
 from roles.lib.units import Unit, units
-from roles.nginx.role import CHALLENGES, NGINX
+from roles.nginx.role import BUNDLE, CHALLENGES, NGINX
 
 PACKAGES = ["ca-certificates", "certbot", "openssl"]
 UNITS = [Unit("certbot.timer")]
 HOOK = f"{LETSENCRYPT}/renewal-hooks/deploy/60-mfg-nginx"
 PROXY = "/etc/systemd/system/certbot.service.d/60-mfg.conf"
-BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 
 # Made beside its place and renamed; nginx needs some pair before anybody can sign the right one.
 MAKE_PLACEHOLDER = f"""\

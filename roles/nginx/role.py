@@ -24,10 +24,11 @@ SHARE = "/usr/local/share/mastodon-gov"
 CHALLENGES = "/var/lib/acme-challenge"
 # The role certificates points this link to the certificate in force.
 TLS = "/etc/mastodon-gov/tls/current"
+BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 CHECK = "install -d -m 755 /run/nginx && nginx -t -q"
-NGINX = Unit(
-    "nginx.service", reads=(CONFIG, TLS, f"{TLS}/fullchain.pem", f"{TLS}/privkey.pem"), reload=True, check=CHECK
-)
+# It reads them when it is told to: the certificate, and whom to believe when it asks the storage.
+READS = (CONFIG, TLS, f"{TLS}/fullchain.pem", f"{TLS}/privkey.pem", BUNDLE)
+NGINX = Unit("nginx.service", reads=READS, reload=True, check=CHECK)
 UNITS = [NGINX, Unit("logrotate.timer")]
 LOG_DAYS = 14
 STATIC = ("assets", "avatars", "emoji", "headers", "ocr", "sounds")  # folders of a release that Rails never answers for
@@ -123,6 +124,7 @@ def _config(node: Node) -> ManagedFile:
         validate=f"{CHECK} -c",
         challenges=CHALLENGES,
         tls=TLS,
+        bundle=BUNDLE,
         share=SHARE,
         errors=sorted(ERRORS),
         style_hash=f"sha256-{b64encode(sha256(STYLE.encode()).digest()).decode()}",

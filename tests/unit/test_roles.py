@@ -23,7 +23,7 @@ from tests.unit.storage_sample import CIPHER, RELAY_PASSWORD, WRITER, instance, 
 
 MEMORY = 1024  # MiB
 # Files that units read and that a package, the release or another step writes.
-ELSEWHERE = ("/etc/mastodon-gov/tls/", "/usr/share/", "/etc/letsencrypt/")
+ELSEWHERE = ("/etc/mastodon-gov/tls/", "/etc/ssl/certs/", "/usr/share/", "/etc/letsencrypt/")
 
 FILES: dict[str, Callable[[Node], list[Entry]]] = {
     "base": base.files,

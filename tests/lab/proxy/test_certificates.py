@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from cryptography import x509
@@ -70,8 +71,8 @@ def exists(place: Place, path: str) -> bool:
 def failed(place: Place, **changes: Any) -> str:
     """The log of a deploy that must fail."""
     report, log = place.deploy(**changes)
-    assert report
-    assert report["results"]["failed_hosts"], log
+    # pyinfra reports nothing when its last host has failed.
+    assert report is None or report["results"]["failed_hosts"], log
     return log
 
 
@@ -225,12 +226,14 @@ def test_an_authority_that_is_not_trusted_any_more_is_gone(place: Place, ca: Aut
 
 
 def test_media_from_a_storage_we_do_not_trust_are_not_shown(place: Place) -> None:
+    # New at each run: what was read once is in nginx's cache.
+    before, after = (f"{name}-{uuid4().hex}.txt" for name in ("before", "after"))
     with place.storage() as client:
         client.create_bucket(Bucket="media")
-        for key in ("before", "after"):
-            client.put_object(Bucket="media", Key=f"{key}-trust.txt", Body=b"x", ACL="public-read")
-    assert place.get(f"https://{MEDIA}/before-trust.txt").status == 200
-    place.deploy(trusted_ca=())
-    assert place.get(f"https://{MEDIA}/after-trust.txt").status == 502
+        for key in (before, after):
+            client.put_object(Bucket="media", Key=key, Body=b"x", ACL="public-read")
+    assert place.get(f"https://{MEDIA}/{before}").status == 200
+    place.settled(trusted_ca=())
+    assert place.get(f"https://{MEDIA}/{after}").status == 502
     place.settled()
-    assert place.get(f"https://{MEDIA}/after-trust.txt").status == 200
+    assert place.get(f"https://{MEDIA}/{after}").status == 200
