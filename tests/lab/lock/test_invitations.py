@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import json
+from unittest.mock import patch
 
 import pytest
 from click.testing import CliRunner, Result
 
+from mastodon_gov import invite as verbs
 from mastodon_gov.errors import Refusal
-from mastodon_gov.invite import PSQL, commands
+from mastodon_gov.invite import PSQL
 from tests.lab.lock.database import Database, Server, sign_up
 
 
@@ -32,8 +34,8 @@ def verb(database: Database, *arguments: str) -> Result:
         here = [database.name if word == "mastodon_production" else word for word in argv]
         return database.machine.exec(here, stdin=stdin).stdout
 
-    (command,) = [c for c in commands(run_on_host) if c.name == arguments[0]]
-    return CliRunner().invoke(command, list(arguments[1:]))
+    with patch.object(verbs, "on_host", lambda directory: run_on_host):
+        return CliRunner().invoke(getattr(verbs, arguments[0]), list(arguments[1:]))
 
 
 def invite(database: Database, address: str, *more: str) -> Result:
