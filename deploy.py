@@ -12,6 +12,7 @@ from roles.firewall.role import firewall
 from roles.lib.lock import deploy_lock
 from roles.lib.progress import report_progress
 from roles.mail.role import mail
+from roles.mastodon.database import same_instance
 from roles.mastodon.role import mastodon
 from roles.nginx.role import nginx
 from roles.object_storage.role import object_storage
@@ -23,6 +24,8 @@ node: Node = host.data.node
 
 report_progress()
 deploy_lock(name="Hold the host's lock")
+if "mastodon" in node.groups:
+    same_instance(name="Compare with the database", node=node)
 object_storage(node)
 base(node)
 ssh(node)

@@ -21,7 +21,9 @@ from typing import Any
 from mastodon_gov.errors import Refusal
 
 ROOT = Path(__file__).resolve().parents[1]
-NOISE = re.compile(r"^(Traceback|  File |    [^\[]|\s*\^+|20\d\d-\S+ <Greenlet|--> Disconnecting|\s*$)")
+NOISE = re.compile(
+    r"^(Traceback|  File |    [^\[]|\s*\^+|20\d\d-\S+ <Greenlet|pyinfra\.api\.exceptions\.|--> Disconnecting|\s*$)"
+)
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 

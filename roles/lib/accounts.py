@@ -12,6 +12,23 @@ from roles.lib import Commands
 # Root owns what may sign in: an account cannot add a key for itself (sshd's AuthorizedKeysFile points here).
 KEYS = "/etc/ssh/keys"
 
+# Nobody signs in again meanwhile. The kernel keeps who signed in with every process begun since (loginuid), so that a
+# root shell opened with sudo goes too. userdel refuses an account that has processes. Whoever gets the number next must
+# not get the home directory.
+REMOVE = f"""\
+rm -f {KEYS}/"$1" && usermod --expiredate 1 "$1" || exit 1
+uid=$(id -u "$1") home=$(getent passwd "$1" | cut -d: -f6) n=0
+left() {{
+  grep -lx "$uid" /proc/[0-9]*/loginuid 2>/dev/null | cut -d/ -f3
+  find /proc -maxdepth 1 -name '[0-9]*' -user "$uid" -printf '%f\\n' 2>/dev/null
+}}
+while pids=$(left) && [ -n "$pids" ] && [ $n -lt 50 ]; do
+  kill -KILL $pids 2>/dev/null; n=$((n+1)); sleep 0.1
+done
+[ ! -d "$home" ] || {{ chown root:root "$home" && chmod 700 "$home"; }} || exit 1
+userdel "$1"
+"""
+
 
 @dataclass(frozen=True)
 class Account:
@@ -65,8 +82,7 @@ def accounts(wanted: list[Account], groups: list[str], only: tuple[str, ...] = (
     declared = {account.name for account in wanted}
     for group in only:
         for name in sorted(known.groups.get(group, frozenset()) - declared - {""}):
-            gone, key = QuoteString(name), QuoteString(f"{KEYS}/{name}")
-            yield StringCommand("rm -f", key, "; loginctl terminate-user", gone, "2>/dev/null; userdel", gone)
+            yield StringCommand("sh -c", QuoteString(REMOVE), "sh", QuoteString(name))
 
 
 def _settle(account: Account, known: Known) -> Commands:
@@ -78,7 +94,9 @@ def _settle(account: Account, known: Known) -> Commands:
     if account.name not in known.users:
         kind = "--system --user-group" if account.system else "--create-home --user-group"
         extra = ["-G", ",".join(account.groups)] if account.groups else []
-        yield StringCommand("useradd", kind, *options, *extra, name)
+        # A person who comes back gets what was kept.
+        again = [] if account.system else ["&& chown -R", QuoteString(f"{account.name}:"), QuoteString(account.home)]
+        yield StringCommand("useradd", kind, *options, *extra, name, *again)
         return
     if known.users[account.name] != (account.home, account.shell):
         yield StringCommand("usermod --home", QuoteString(account.home), "--shell", account.shell, name)

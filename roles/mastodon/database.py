@@ -11,6 +11,7 @@ from pyinfra import host
 from pyinfra.api import FactBase, OperationError, QuoteString, StringCommand, operation
 
 from mastodon_gov.instance import Instance, Node
+from mastodon_gov.instance.immutable import domain_refusal
 from roles.lib import Commands
 from roles.mastodon.lock import is_settled, lock_sql, psql_install, status_sql, sync_sql
 from roles.mastodon.processes import HOME, LIB
@@ -103,18 +104,20 @@ def refused(state: Application, instance: Instance, release: str) -> str | None:
             f"database {DATABASE}: it holds migrations up to {max(state.versions)}, which release {release} does not "
             "know; it belongs to a newer release. Set `release` in instance.yaml to that release, then deploy again."
         )
-    if state.status_host and state.status_host != instance.domain.web:
-        return (
-            f"instance.yaml, domain.web: posts in the database carry {state.status_host}, the instance says "
-            f"{instance.domain.web}. The web domain is part of every address ever sent out and cannot change: put "
-            f"{state.status_host} back."
-        )
-    return None
+    deployed = state.lock.get("deployment") or {}
+    return domain_refusal(instance, deployed.get("local_domain"), deployed.get("web_domain"), state.status_host)
 
 
 def _as_owner(node: Node, *words: str, prefix: str = "") -> StringCommand:
     release = f"{HOME}/releases/{node.release.name}"
     return StringCommand(f"{prefix}{LIB}/mastodon-run mastodon-owner {release}", *(QuoteString(word) for word in words))
+
+
+@operation()
+def same_instance(node: Node) -> Commands:
+    """Refuse a database that a deploy must not touch, before the deploy writes anything at all."""
+    observe(node)
+    yield from ()
 
 
 @operation()

@@ -17,10 +17,14 @@ CONFIG = "/etc/ssh/sshd_config.d/10-mfg.conf"
 
 
 def keys(node: Node) -> list[Entry]:
-    """One file of keys for each account that may sign in, owned by root."""
-    people = {person.name: person.keys for person in node.instance.access.administrators}
-    listed = {"deploy": node.instance.access.deploy_keys, **people}
-    return [ManagedFile(f"{KEYS}/{name}", "\n".join(lines) + "\n") for name, lines in listed.items()]
+    """One file of keys for each person who may sign in, owned by root."""
+    people = node.instance.access.administrators
+    return [ManagedFile(f"{KEYS}/{person.name}", "\n".join(person.keys) + "\n") for person in people]
+
+
+def deploy_keys(node: Node) -> ManagedFile:
+    """Our own way in; a list without the key we came with would be our last deploy."""
+    return ManagedFile(f"{KEYS}/deploy", "\n".join(node.instance.access.deploy_keys) + "\n")
 
 
 def files(node: Node) -> list[Entry]:
@@ -38,6 +42,13 @@ def ssh(node: Node) -> None:
     """Keys before the setting that makes sshd read them."""
     packages(name="Install packages", names=PACKAGES)
     managed_files(name="Write keys", entries=files(node))
+    confirmed_file(
+        name="Write our own keys, and put the old ones back unless we can still sign in",
+        file=deploy_keys(node),
+        apply="true",
+        live=f"cat {KEYS}/deploy",
+        unit="mfg-deploy-keys",
+    )
     confirmed_file(
         name="Close SSH, and open it again unless we can still sign in",
         file=config(node),
