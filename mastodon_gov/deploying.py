@@ -88,6 +88,9 @@ def _end(run: Run, as_json: bool, verb: str) -> int:
     if not run.hosts:
         click.echo(f"{verb} reached no host: --limit matches none, or the inventory is empty.", err=True)
         return NO_HOST
+    # What a role wants a person to do next; it may say so more than once.
+    for note in dict.fromkeys(line.strip() for line in run.log.splitlines() if line.strip().startswith("NOTE: ")):
+        click.echo(note, err=True)
     if not as_json:
         click.echo(
             f"{len(run.changes)} operations changed on {run.hosts} host(s), {run.commands} remote commands, "

@@ -115,7 +115,7 @@ def _request(node: Node, seen: Seen) -> Commands:
     if not ready(node, seen):
         why = "there is no signed certificate yet" if not node.certificate.chain else "it does not fit the request"
         logger.warning(
-            f"{host.name}: nginx does not show a certificate of your CA, because {why}. Have {local} signed for "
+            f"NOTE: {node.name}: nginx does not show a certificate of your CA, because {why}. Have {local} signed for "
             f"{', '.join(names)}, save it with its chain as {local.with_suffix('.pem')}, then run deploy again."
         )
 
