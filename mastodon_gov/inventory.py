@@ -24,7 +24,7 @@ from mastodon_gov.release.select import selected
 
 WRONG_USAGE = 2
 # A role branches on these names; a group nobody knows would silently deploy nothing.
-GROUPS = ("database", "redis", "mastodon", "proxy", "storage")
+GROUPS = ("database", "redis", "mastodon", "proxy")
 
 HostList = list[tuple[str, dict[str, Any]]]
 

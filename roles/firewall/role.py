@@ -51,7 +51,7 @@ def config(node: Node) -> ManagedFile:
         admin6=admin6,
         private4=private4,
         private6=private6,
-        public_ports=[80, 443] if "proxy" in node.groups or "storage" in node.groups else [],
+        public_ports=[80, 443] if "proxy" in node.groups else [],
         flows=outgoing(node.instance),
         rules=rules,
     )
