@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from secrets import token_hex
 
 from mastodon_gov.bootstrap import prepare
 from mastodon_gov.instance.load import load
@@ -26,7 +27,7 @@ class Fresh:
     def __init__(self, lab: Lab, directory: Path) -> None:
         """Make world and instance directory; keep the machine's own files as they are before the first contact."""
         self.deployed = Deployed(bring_up(lab, copy_instance(directory), print, first_contact=False))
-        self._machine, self._times = lab.machine("social"), 0
+        self._machine = lab.machine("social")
         self._kept = lab.places.root / "social-before"
         if not self._kept.exists():
             self._machine.stop()
@@ -41,11 +42,10 @@ class Fresh:
         _copy(self._kept, self._machine.directory / "upper")
         (self._machine.directory / "work").mkdir()
         self._machine.start()
-        self._times += 1
         path = copy_instance(self.deployed.directory) / "instance.yaml"
         text = path.read_text()
         assert "backups:\n" in text
-        path.write_text(text.replace("backups:\n", f"backups:\n  stanza: social-{self._times}\n"))
+        path.write_text(text.replace("backups:\n", f"backups:\n  stanza: social-{token_hex(4)}\n"))
         prepare(load(path.parent), path.parent, "social", "root", self.deployed.demo.lab.root_key, None)
         return self.deployed
 
