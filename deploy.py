@@ -16,7 +16,7 @@ from roles.mastodon.database import same_instance
 from roles.mastodon.role import mastodon
 from roles.nginx.role import nginx
 from roles.object_storage.role import object_storage
-from roles.postgresql.role import postgresql
+from roles.postgresql.role import postgresql, refuse_foreign
 from roles.redis.role import redis
 from roles.ssh.role import ssh
 
@@ -24,6 +24,8 @@ node: Node = host.data.node
 
 report_progress()
 deploy_lock(name="Hold the host's lock")
+if "database" in node.groups:
+    refuse_foreign(name="Look for somebody else's database")
 if "mastodon" in node.groups:
     same_instance(name="Compare with the database", node=node)
 object_storage(node)

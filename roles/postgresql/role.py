@@ -173,7 +173,6 @@ def database() -> Commands:
 def postgresql(node: Node) -> None:
     """Cluster before configuration before start; then what lives in it."""
     memory = node.instance.database.memory or host.get_fact(MemoryMiB) // 2
-    refuse_foreign(name="Refuse a foreign database")
     managed_files(name="Ask for no cluster", entries=cluster_files())
     packages(name="Install packages", names=PACKAGES)
     cluster(name="Make the cluster")
