@@ -31,7 +31,7 @@ class Progress:
 
     def __call__(self, line: dict[str, Any]) -> None:
         """Take one operation's report."""
-        role = line["role"] or line["operation"]
+        role = line["role"] or "Preparation"
         if role != self.role:
             self.close_role()
             self.role = role

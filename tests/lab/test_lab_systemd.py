@@ -8,6 +8,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from mastodon_gov.lab import preflight
 from mastodon_gov.lab.image import Cache, base_key
 from mastodon_gov.lab.state import DEFAULT_STATE_DIR, MachineSpec
@@ -20,6 +22,7 @@ LIBRARIES = ("python3-click", "python3-rich", "python3-pytest")
 PREPARE = f"mkdir -p {DEFAULT_STATE_DIR} /srv/repo && mount -t tmpfs -o size=7g tmpfs {DEFAULT_STATE_DIR}"
 
 
+@pytest.mark.long
 def test_the_systemd_form_passes_the_same_tests(make_lab: MakeLab) -> None:
     lab = make_lab("inner", [MachineSpec("host", layer_packages=(*preflight.PACKAGES, *LIBRARIES))])
     host = lab.machine("host")

@@ -38,6 +38,10 @@ program.cluster()
 """
 
 
+# A kill at each boundary; `make test` builds the same role once, as the world of every lab.
+pytestmark = pytest.mark.long
+
+
 @pytest.fixture(scope="module")
 def storage(make_lab: MakeLab) -> Machine:
     """A machine with Ceph's packages and what the role writes, but no cluster."""

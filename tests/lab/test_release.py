@@ -139,6 +139,7 @@ def test_a_server_is_no_builder(workshop: Workshop, tiny: Recipe) -> None:
         workshop.builder.run("rm /opt/mastodon/current /opt/mastodon/releases/x")
 
 
+@pytest.mark.long
 def test_the_standin_twice_from_nothing_has_the_same_bytes_and_installs(workshop: Workshop) -> None:
     recipe = read_recipe(STANDIN, standin=True)
     bundle = workshop.build(recipe)
