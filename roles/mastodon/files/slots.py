@@ -168,12 +168,14 @@ def choose(seen: dict[str, dict[str, dict[str, object]]], release: str) -> str:
 
 
 def move(slot: str) -> None:
-    """Have this slot alone run every kind; each old one is stopped only when its successor answers."""
+    """Have this slot alone run every kind; each old one is stopped only when its successor answers.
+
+    Nothing is done to an old one before: a Sidekiq that was told to take no new jobs would never take one again if
+    its successor does not start. When it is stopped it puts back what it could not finish.
+    """
     other = "b" if slot == "a" else "a"
     for kind in KINDS:
         seen, old = show(kind, slot), show(kind, other)
-        if kind == "sidekiq" and old["ActiveState"] == "active":
-            systemctl("kill", "--kill-whom=main", "-s", "TSTP", unit(kind, other))  # takes no new jobs from here on
         if seen["ActiveState"] != "active" or read_by(kind, slot, seen) > started(seen):
             start(kind, slot)
         if old["ActiveState"] != "inactive":
