@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import shlex
 import socket
 from datetime import UTC, datetime
 from typing import Any
@@ -13,12 +14,30 @@ from pyinfra.api import OperationError, operation
 from roles.lib import Commands
 
 # `flock` keeps the lock as long as `cat` waits for an end of input, and that comes when our connection ends, however
-# it ends. The holder's name lies in the file for whoever comes second.
-HOLD = (
-    "sudo -n sh -c 'install -d -m 755 /run/mastodon-gov; exec 9<>/run/mastodon-gov/deploy.lock; "
-    'flock -n 9 || { cat /run/mastodon-gov/deploy.lock; exit 75; }; read -r who; echo "$who" > '
-    "/run/mastodon-gov/deploy.lock; echo held; cat >/dev/null'"
-)
+# it ends. The holder's name lies in the file for whoever comes second. What a killed run had started goes on without
+# it (a migration, an installation), so the lock is ours only when all of that has ended: the kernel keeps who signed
+# in (loginuid) and in which session with every process; those of sshd itself are other connections, not work.
+HOLD = """\
+install -d -m 755 /run/mastodon-gov
+exec 9<>/run/mastodon-gov/deploy.lock
+flock -n 9 || { cat /run/mastodon-gov/deploy.lock; exit 75; }
+read -r who; echo "$who" > /run/mastodon-gov/deploy.lock
+read -r mine < /proc/self/sessionid
+left() {
+  for found in $(grep -lx "$SUDO_UID" /proc/[0-9]*/loginuid); do
+    process=${found%/loginuid} session="" name=""
+    read -r session < "$process/sessionid"; read -r name < "$process/comm"
+    case $name in "" | sshd | sshd-session) continue ;; esac
+    [ "$session" = "$mine" ] || echo "$name (process ${process#/proc/})"
+  done
+} 2>/dev/null
+n=0
+while work=$(left); [ -n "$work" ]; do
+  n=$((n+1)); [ $n -lt 600 ] || { echo "left" $work; exit 75; }
+  sleep 0.5
+done
+echo held; cat >/dev/null
+"""
 _held: dict[str, Any] = {}  # channels must live as long as the run
 
 
@@ -36,10 +55,15 @@ def _take() -> None:
     if client is None:
         return  # a connector without SSH is a unit test's
     channel = client.get_transport().open_session()
-    channel.exec_command(HOLD)
+    channel.exec_command(f"sudo -n sh -c {shlex.quote(HOLD)}")
     me = f"{getpass.getuser()}@{socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
     channel.sendall(f"{me}\n".encode())
     answer = channel.recv(400).decode(errors="replace").strip()
+    if answer.startswith("left "):
+        raise OperationError(
+            f"{host.name}: an earlier run was interrupted, and what it had started still works after 5 minutes: "
+            f"{answer[5:]}. Look at these processes on the host; when they have ended, run deploy again."
+        )
     if answer != "held":
         raise OperationError(
             f"{host.name}: another deploy is running ({answer or 'its name is not known'}). "

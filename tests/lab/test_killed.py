@@ -17,6 +17,7 @@ from _pytest.mark import ParameterSet
 from mastodon_gov.lab.demo import REPOSITORY
 from tests.lab.conftest import MakeLab
 from tests.lab.deployed import Deployed
+from tests.lab.edits import sign_in
 from tests.lab.fresh import Fresh, specs
 from tests.lab.watchers import FILES, known_secrets, watching
 
@@ -52,13 +53,18 @@ def short_first(points: tuple[tuple[str, int], ...], short: int) -> list[Paramet
     return [pytest.param(*v, marks=[] if n < short else [pytest.mark.long]) for n, v in enumerate(points)]
 
 
-def deploy_until(deployed: Deployed, role: str, within: float, log: Path) -> subprocess.Popen[bytes]:
-    """Start a deploy in a process group of its own; come back at a random moment after this role, or at its end."""
+def start_deploy(deployed: Deployed, log: Path) -> subprocess.Popen[bytes]:
+    """A deploy in a process group of its own."""
     words = [sys.executable, "-m", "mastodon_gov.cli", "--instance", str(deployed.directory), "deploy"]
     with log.open("wb") as out:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             words, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
         )
+
+
+def deploy_until(deployed: Deployed, role: str, within: float, log: Path) -> subprocess.Popen[bytes]:
+    """Start a deploy; come back at a random moment after this role, or at its end."""
+    process = start_deploy(deployed, log)
     deadline = time.monotonic() + ENDED
     while f"\n{role} " not in f"\n{log.read_text()}" and process.poll() is None:
         assert time.monotonic() < deadline, log.read_text()[-3000:]
@@ -108,3 +114,18 @@ def test_whole_machine_killed(fresh: Fresh, role: str, within: int, tmp_path: Pa
     kill_group(process)
     deployed.machine().start()
     converges(deployed)
+
+
+def test_the_next_deploy_waits_for_what_a_killed_one_started(instance: Deployed, tmp_path: Path) -> None:
+    """The lock dies with the connection, the command it had started does not: a migration runs once at a time."""
+    work = subprocess.Popen(sign_in(instance, instance.directory / "deploy_key", "deploy", "sudo sleep 900"))
+    instance.root("until pgrep -fx 'sleep 900'; do sleep 0.1; done")
+    work.kill()
+    work.wait()
+    process = start_deploy(instance, tmp_path / "log")
+    try:
+        instance.root("timeout 60 sh -c 'until pgrep -fx \"sleep 0.5\"; do sleep 0.1; done'")
+        assert "Base" not in (tmp_path / "log").read_text()
+    finally:
+        instance.root("pkill -fx 'sleep 900'")
+    assert process.wait(ENDED) == 0
