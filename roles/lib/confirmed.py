@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from pyinfra import host, state
 from pyinfra.api import FactBase, FunctionCommand, OperationError, QuoteString, StringCommand, operation
 
@@ -74,9 +76,11 @@ def confirmed_file(file: ManagedFile, apply: str, live: str, unit: str) -> Comma
         old,
         "; }",
     )
-    restore = f"if [ -e {old} ]; then cp -p {old} {file.path}; else rm -f {file.path}; fi; {apply}"
+    # A program inside a program: here the words are quoted by hand, because a QuoteString would print its own name.
+    kept, place = (shlex.quote(path) for path in (f"/var/lib/mastodon-gov/{unit}.before", file.path))
+    restore = f"if [ -e {kept} ]; then cp -p {kept} {place}; else rm -f {place}; fi; {apply}"
     arm = StringCommand(
-        f"systemctl is-active -q {unit}-rollback.timer || systemd-run -q --unit={unit}-rollback",
+        f"systemctl is-active -q {unit}-rollback.timer || systemd-run -q --collect --unit={unit}-rollback",
         f"--on-active={ROLLBACK_AFTER} --timer-property=AccuracySec=1s sh -c",
         QuoteString(restore),
     )
