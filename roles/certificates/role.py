@@ -122,7 +122,7 @@ def _request(node: Node, seen: Seen) -> Commands:
 
 def _fetch_request(local: Path) -> None:
     """Put the host's request beside the instance's other files; it holds nothing secret."""
-    local.parent.mkdir(exist_ok=True)
+    local.parent.mkdir(parents=True, exist_ok=True)
     draft = local.with_name(f".{local.name}.new")
     draft.write_text(host.get_fact(Pairs).request)
     draft.rename(local)

@@ -17,7 +17,7 @@ NAMES = {**services.NAMES, "social": (*services.NAMES["social"], OTHER_MEDIA)}
 @pytest.fixture(scope="session")
 def bare(make_lab: MakeLab, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """Machines and a world; nothing is deployed yet."""
-    packages = (*nginx_role.PACKAGES, *certificates_role.PACKAGES, "python3")
+    packages = (*nginx_role.PACKAGES, *certificates_role.PACKAGES, "curl", "python3")
     social = MachineSpec("social", layer_packages=packages, dns=("world",))
     outside = MachineSpec("outside", layer_packages=("curl", "openssl", "python3"), dns=("world",))
     lab = make_lab("proxy", [MachineSpec("world", layer_packages=WORLD_PACKAGES), social, outside])

@@ -29,6 +29,7 @@ DEPLOY = Path(__file__).with_name("deploy.py")
 WEB, MEDIA = "social.agency.test", "files.social.agency.test"
 OTHER_MEDIA = "pictures.agency.test"
 CA = "/root/lab-ca.pem"
+ALWAYS = {"x-content-type-options": "nosniff", "referrer-policy": "same-origin"}
 TOY = Path(__file__).with_name("toy_application.py")
 RUN_TOY = "-p DynamicUser=yes python3 /usr/local/bin/toy"
 RELEASES = """\
@@ -167,3 +168,22 @@ class Place:
     def trust(self) -> None:
         """Give the stranger the lab's authorities."""
         self.outside.ssh(f"cat > {CA}", stdin=self.world.bundle.read_text())
+
+
+def told(answer: Answer) -> dict[str, Any]:
+    """What the toy application says has reached it."""
+    found: dict[str, Any] = json.loads(answer.body)
+    return found
+
+
+def check_headers(answer: Answer) -> None:
+    """Each security header exactly once, and of the right strength."""
+    hsts = answer.header("strict-transport-security")
+    assert int(hsts.removeprefix("max-age=").partition(";")[0]) >= 63072000
+    assert {name: answer.header(name) for name in ALWAYS} == ALWAYS
+    assert "camera=()" in answer.header("permissions-policy")
+    policy = answer.header("content-security-policy")
+    assert "unsafe-inline" not in policy
+    assert answer.header("x-frame-options") == "DENY"
+    assert answer.header("server") == "nginx"
+    assert answer.header("x-runtime") == ""

@@ -9,8 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.lab.proxy.place import MEDIA, WEB, Place
-from tests.lab.proxy.test_proxy import check_headers
+from tests.lab.proxy.place import MEDIA, WEB, Place, check_headers
 
 BASE = f"https://{MEDIA}"
 KEY, BODY = "media_attachments/files/1/original/picture.png", "not really a picture"

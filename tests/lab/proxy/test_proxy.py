@@ -1,41 +1,17 @@
-"""What a stranger gets from the web host: headers on every answer, refusals, pages when the application is down."""
+"""What a stranger gets from the web host: TLS, headers on every answer, files, streaming, and what stays hidden."""
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import pytest
 
-from roles.nginx.role import NOT_REGISTERED
-from tests.lab.proxy.place import CA, WEB, Answer, Place
+from tests.lab.proxy.place import CA, WEB, Answer, Place, check_headers, told
 
 BASE = f"https://{WEB}"
-ALWAYS = {"x-content-type-options": "nosniff", "referrer-policy": "same-origin"}
-
-
-def told(answer: Answer) -> dict[str, Any]:
-    """What the toy application says has reached it."""
-    found: dict[str, Any] = json.loads(answer.body)
-    return found
 
 
 def reached(answer: Answer, name: str) -> list[str]:
     """Values of a header that reached the application."""
     return [value for key, value in told(answer)["headers"] if key.lower() == name.lower()]
-
-
-def check_headers(answer: Answer) -> None:
-    """Each security header exactly once, and of the right strength."""
-    hsts = answer.header("strict-transport-security")
-    assert int(hsts.removeprefix("max-age=").partition(";")[0]) >= 63072000
-    assert {name: answer.header(name) for name in ALWAYS} == ALWAYS
-    assert "camera=()" in answer.header("permissions-policy")
-    policy = answer.header("content-security-policy")
-    assert "unsafe-inline" not in policy
-    assert answer.header("x-frame-options") == "DENY"
-    assert answer.header("server") == "nginx"
-    assert answer.header("x-runtime") == ""
 
 
 @pytest.mark.parametrize(
@@ -208,26 +184,6 @@ def test_events_arrive_at_once(place: Place) -> None:
     assert "event: first" in answer.body
 
 
-@pytest.mark.parametrize(("path", "kind"), [("/", "text/html"), ("/api/v1/streaming", "text/html")])
-def test_a_page_of_our_own_when_the_application_is_down(place: Place, path: str, kind: str) -> None:
-    with place.application_down():
-        answer = place.get(BASE + path)
-    assert answer.status == 502
-    assert answer.header("content-type").startswith(kind)
-    assert '<html lang="en">' in answer.body
-    assert "not available" in answer.body
-    check_headers(answer)
-
-
-def test_an_upload_of_more_than_99_megabytes_is_told_so(place: Place) -> None:
-    place.outside.ssh("truncate -s 100M /tmp/large; truncate -s 98M /tmp/fits")
-    large = place.get(f"{BASE}/api/v2/media", "--data-binary", "@/tmp/large", "-H", "Expect:")
-    assert large.status == 413
-    assert "99 MB" in large.body
-    fits = place.get(f"{BASE}/api/v2/media", "--data-binary", "@/tmp/fits", "-H", "Expect:")
-    assert told(fits)["body"] == 98 * 2**20
-
-
 def test_requests_move_to_the_slot_that_answers(place: Place) -> None:
     place.host.ssh("systemd-run -q -u toy-3001 -p DynamicUser=yes python3 /usr/local/bin/toy 3001")
     place.host.ssh(["timeout", "20", "bash", "-c", "until : < /dev/tcp/127.0.0.1/3001; do sleep 0.1; done 2>/dev/null"])
@@ -241,33 +197,6 @@ def test_requests_move_to_the_slot_that_answers(place: Place) -> None:
 
 def test_a_redirect_as_long_as_its_address_is_passed_on(place: Place) -> None:
     assert place.get(f"{BASE}/long/{'x' * 6000}").header("location").endswith("x" * 6000)
-
-
-@pytest.mark.parametrize("path", ["/auth", "/auth/setup"])
-def test_a_sign_up_that_the_lock_refuses_gets_a_sentence(place: Place, path: str) -> None:
-    answer = place.get(f"{BASE}{path}?status=500", "-X", "POST")
-    assert answer.status == 403
-    assert NOT_REGISTERED in answer.body
-    check_headers(answer)
-    assert told(place.get(f"{BASE}{path}?status=422", "-X", "POST"))["method"] == "POST"
-
-
-def test_an_account_refused_through_the_api_gets_json(place: Place) -> None:
-    refused = place.get(f"{BASE}/api/v1/accounts?status=500", "-X", "POST")
-    assert (refused.status, json.loads(refused.body)) == (403, {"error": NOT_REGISTERED})
-    assert refused.header("content-type").startswith("application/json")
-    check_headers(refused)
-    assert place.get(f"{BASE}/api/v1/accounts?status=500").status == 500
-
-
-def test_a_setting_that_the_lock_refuses_gets_a_sentence(place: Place) -> None:
-    refused = place.get(f"{BASE}/admin/settings/registrations?status=500", "-X", "PATCH")
-    assert refused.status == 403
-    assert "This setting is fixed" in refused.body
-    check_headers(refused)
-    failed = place.get(f"{BASE}/admin/settings/registrations?status=500")
-    assert failed.status == 500
-    assert "fixed" not in failed.body
 
 
 def test_the_log_keeps_no_query_string(place: Place) -> None:
