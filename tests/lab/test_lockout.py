@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from mastodon_gov.lab.demo import REPOSITORY
 from tests.lab.deployed import Deployed
 from tests.lab.edits import edited, keypair, may_sign_in
@@ -70,6 +72,7 @@ def test_keys_without_ours(instance: Deployed, tmp_path: Path) -> None:
     assert not may_sign_in(instance, key, "deploy")
 
 
+@pytest.mark.long
 def test_sshd_that_refuses_our_group(instance: Deployed, tmp_path: Path) -> None:
     """A mistake of ours: a copy of the product whose sshd lets other groups in."""
     product = tmp_path / "product"
