@@ -71,7 +71,9 @@ def running(storage: Storage) -> list[Unit]:
     """What runs when the cluster is made."""
     proxied = (SITE, storage.certificate, storage.key)
     front = Unit("nginx.service", reads=proxied, reload=True, check="nginx -t -q")
-    return [*(Unit(name, reads=(CONF,)) for name in DAEMONS), front]
+    # The daemons are wanted by these targets alone: without them nothing of Ceph starts at boot.
+    targets = [Unit(f"{name}.target") for name in ("ceph", "ceph-mon", "ceph-mgr", "ceph-osd", "ceph-radosgw")]
+    return [*targets, *(Unit(name, reads=(CONF,)) for name in DAEMONS), front]
 
 
 class StorageState(FactBase[dict[str, Any]]):
