@@ -95,7 +95,8 @@ def actions(unit: Unit, seen: Observed) -> list[str]:
         # A unit that failed before it was masked would keep the whole host "degraded".
         settled = now.get("LoadState") == "masked" and now.get("ActiveState") == "inactive"
         return [] if settled else ["mask --now"]
-    words = [] if now.get("UnitFileState") in ("enabled", "enabled-runtime", "static", "alias") else ["enable"]
+    # "enabled-runtime" does not last: Debian's generator says it of a cluster whose postgresql.service is disabled.
+    words = [] if now.get("UnitFileState") in ("enabled", "static", "alias") else ["enable"]
     own = [now.get("FragmentPath", ""), *now.get("DropInPaths", "").split()]
     started = _seconds(now.get("InactiveExitTimestamp", ""))
     if not active:
