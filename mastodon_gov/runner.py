@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parents[1]
 NOISE = re.compile(
     r"^(Traceback|  File |    [^\[]|\s*\^+|20\d\d-\S+ <Greenlet|pyinfra\.api\.exceptions\.|--> Disconnecting|\s*$)"
 )
+# pyinfra names the line of our own code before the sentence that a role refused with.
+SENTENCE = re.compile(r"^--> Operation error in \S+ line \d+: (.+)$", re.MULTILINE)
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -98,7 +100,7 @@ def _read(report: str, log: str, code: int, commands: int, seconds: float) -> Ru
     try:
         told = json.loads(report)
     except ValueError:
-        raise Refusal(f"No host is left, or none was reached (pyinfra ended with {code}).\n{last_words(log)}") from None
+        raise Refusal(f"The run ended before its end (pyinfra's exit code: {code}).\n{last_words(log)}") from None
     results = told.get("results") or {"operations": [], "failed_hosts": []}
     planned = [row["name"] for row in told.get("plan", []) if row["hosts_with_change"]]
     done = [row["name"] for row in results["operations"] if row["success"]]
@@ -108,7 +110,10 @@ def _read(report: str, log: str, code: int, commands: int, seconds: float) -> Ru
 
 
 def last_words(log: str, lines: int = 25) -> str:
-    """What a log says of the operation that failed, for a person: from its start on, without tracebacks."""
+    """What a log says of the operation that failed, for a person: our own sentence where there is one; otherwise all
+    from its start on, without tracebacks."""
+    if sentences := SENTENCE.findall(log):
+        return "\n".join(dict.fromkeys(sentences))
     _, _, tail = log.rpartition("--> Starting operation: ")
     kept = [line for line in (tail or log).strip().splitlines() if not NOISE.match(line)]
     return "\n".join(kept[-lines:])
