@@ -92,9 +92,9 @@ def _end(run: Run, as_json: bool, verb: str) -> int:
     for note in dict.fromkeys(line.strip() for line in run.log.splitlines() if line.strip().startswith("NOTE: ")):
         click.echo(note, err=True)
     if not as_json:
+        what = "operations would change" if verb == "plan" else "operations changed"
         click.echo(
-            f"{len(run.changes)} operations changed on {run.hosts} host(s), {run.commands} remote commands, "
-            f"{run.seconds:.1f} s"
+            f"{len(run.changes)} {what} on {run.hosts} host(s), {run.commands} remote commands, {run.seconds:.1f} s"
         )
     return CLEAN
 

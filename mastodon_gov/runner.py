@@ -30,6 +30,15 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
+class Counted:
+    """Hosts that were reached, commands they were asked, seconds it took."""
+
+    hosts: int
+    commands: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Run:
     """What a run did. `changes` are operations that changed (or, planned, would change) a host."""
 
@@ -69,11 +78,11 @@ def run_pyinfra(  # noqa: PLR0913
         )
         os.close(writer)
         with os.fdopen(reader) as lines:
-            commands = _follow(lines, on_progress)
+            hosts, commands = _follow(lines, on_progress)
         code = process.wait()
         out.seek(0), log.seek(0)
         report, text = out.read(), COLOURS.sub("", log.read())
-    return _read(report, text, code, commands, time.monotonic() - began)
+    return _read(report, text, code, Counted(hosts, commands, time.monotonic() - began))
 
 
 def _words(  # noqa: PLR0913, PLR0917
@@ -86,17 +95,19 @@ def _words(  # noqa: PLR0913, PLR0917
     return [*words, f"-{'v' * verbose}"] if verbose else words
 
 
-def _follow(lines: Iterable[str], on_progress: Callable[[dict[str, Any]], None]) -> int:
-    """Pass each line on; returns the number of remote commands so far."""
-    commands = 0
+def _follow(lines: Iterable[str], on_progress: Callable[[dict[str, Any]], None]) -> tuple[int, int]:
+    """Pass on what operations report; returns how many hosts were reached, and asked how many commands."""
+    hosts, commands = 0, 0
     for line in lines:
-        progress = json.loads(line)
-        commands = progress["commands"]
-        on_progress(progress)
-    return commands
+        told = json.loads(line)
+        hosts += "host" in told
+        commands = told.get("commands", commands)
+        if "role" in told:
+            on_progress(told)
+    return hosts, commands
 
 
-def _read(report: str, log: str, code: int, commands: int, seconds: float) -> Run:
+def _read(report: str, log: str, code: int, counted: Counted) -> Run:
     try:
         told = json.loads(report)
     except ValueError:
@@ -104,9 +115,8 @@ def _read(report: str, log: str, code: int, commands: int, seconds: float) -> Ru
     results = told.get("results") or {"operations": [], "failed_hosts": []}
     planned = [row["name"] for row in told.get("plan", []) if row["hosts_with_change"]]
     done = [row["name"] for row in results["operations"] if row["success"]]
-    hosts = {name for row in results["operations"] for key in ("success", "error", "no_change") for name in row[key]}
     failed = {*results.get("failed_hosts", []), *(name for row in results["operations"] for name in row["error"])}
-    return Run(tuple(done or planned), tuple(sorted(failed)), len(hosts), commands, seconds, log)
+    return Run(tuple(done or planned), tuple(sorted(failed)), counted.hosts, counted.commands, counted.seconds, log)
 
 
 def last_words(log: str, lines: int = 25) -> str:

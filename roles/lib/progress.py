@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import time
@@ -53,7 +54,7 @@ class _Reporter(BaseStateCallback):
 def _write(state: State, op_hash: Any, *, failed: bool) -> None:
     role, _, operation = sorted(state.op_meta[op_hash].names)[0].rpartition(" | ")
     metas = [ops[op_hash].operation_meta for ops in state.ops.values() if op_hash in ops]
-    line = {
+    line: dict[str, object] = {
         "role": role.split(" | ")[0],
         "operation": operation,
         "changed": 0 if failed else sum(1 for meta in metas if meta.is_complete() and meta.did_change()),
@@ -61,6 +62,10 @@ def _write(state: State, op_hash: Any, *, failed: bool) -> None:
         "seconds": round(time.monotonic() - _report.began, 3),
         "commands": sum(_commands.values()),
     }
+    _tell(line)
+
+
+def _tell(line: dict[str, object]) -> None:
     os.write(_report.descriptor or 2, (json.dumps(line) + "\n").encode())
 
 
@@ -76,7 +81,8 @@ def _count_commands() -> None:
 
 
 def report_progress() -> None:
-    """Report to the descriptor that the command line passed (`--data progress_fd=N`); without one, say nothing."""
+    """Report to the descriptor that the command line passed (`--data progress_fd=N`); without one, say nothing. A host
+    is named as soon as it was reached: a plan's own report names only hosts that would change."""
     descriptor = host.data.get("progress_fd")
     if descriptor is None:
         return
@@ -85,3 +91,6 @@ def report_progress() -> None:
         _report.descriptor = int(descriptor)
         handlers: Any = state
         handlers.add_callback_handler(_Reporter())
+        # A plan runs no operation, so its questions are told at the end.
+        atexit.register(lambda: _tell({"commands": sum(_commands.values())}))
+    _tell({"host": host.name})
