@@ -122,7 +122,7 @@ def files_of(machine: Machine) -> dict[str, str]:
         "find / -xdev \\( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /var/log -o "
         "-path /var/lib/postgresql -o -path /var/lib/redis -o -path /var/spool/pgbackrest -o -path /var/cache/nginx "
         "-o -path /var/lib/chrony \\) -prune -o -type f -printf '%p|%s %U %m %C@\\n'; "
-        "ls -la --time-style=full-iso /run/mastodon-gov 2>/dev/null; true"
+        "ls -lA --time-style=full-iso /run/mastodon-gov 2>/dev/null; true"
     )
     lines = str(machine.exec(["sh", "-c", script]).stdout).splitlines()
     return {path: rest for path, _, rest in (line.partition("|") for line in lines)}
