@@ -12,13 +12,19 @@ DEBIAN := python3 python3-venv systemd-container mmdebstrap nftables iproute2 zs
 demo: setup
 	@$(GOV) lab demo
 
-# Every mechanism once. What only `make test-all` runs is printed at the end.
-test: lint unit
-	@$(BIN)/pytest tests/lab -m "not long"
+# Every mechanism once. What only `make test-all` runs is printed at the end. The lab's servers are real, and on two busy
+# cores one of them sometimes answers too late: a lab test that fails is run once more, alone, and the log shows both
+# runs. What fails twice has failed.
+LAB := $(BIN)/pytest --durations=15 tests/lab
+AGAIN := { echo "=== lab tests failed (see above); those alone, once more ==="; \
+  $(LAB) --last-failed --last-failed-no-failures none
 
-# Every kill point and every mutation too.
+test: lint unit
+	@$(LAB) -m "not long" || $(AGAIN) -m "not long"; }
+
+# Every kill point and every mutation too; here nothing is run twice.
 test-all: lint unit
-	@$(BIN)/pytest tests/lab
+	@$(LAB)
 
 unit: setup
 	@$(BIN)/pytest -q tests/unit
