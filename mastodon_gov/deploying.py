@@ -22,8 +22,8 @@ CLEAN, FAILED, DRIFT, NO_HOST = 0, 1, 3, 4
 class Progress:
     """One line a role: what it did and how long. On a terminal the role at work shows its current operation."""
 
-    def __init__(self, console: Console, dry: bool) -> None:
-        self.console, self.dry = console, dry
+    def __init__(self, console: Console) -> None:
+        self.console = console
         self.role, self.seconds, self.changed, self.failed = "", 0.0, 0, False
         self.status = console.status("connecting") if console.is_terminal else None
         if self.status:
@@ -68,7 +68,7 @@ def _run(instance: Path, dry: bool, limit: str | None, verbose: int, as_json: bo
         began = time.monotonic()
         checks = refuse_unfit(instance, limit=limit)
         console.print(f"{'Check':<20} {f'{checks} passed':<14} {time.monotonic() - began:6.1f} s", highlight=False)
-    progress, broken = Progress(console, dry), True
+    progress, broken = Progress(console), True
     try:
         run = run_pyinfra(instance, dry=dry, limit=limit, verbose=verbose, on_progress=progress)
         broken = False

@@ -30,15 +30,6 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
-class Counted:
-    """Hosts that were reached, commands they were asked, seconds it took."""
-
-    hosts: int
-    commands: int
-    seconds: float
-
-
-@dataclass(frozen=True)
 class Run:
     """What a run did. `changes` are operations that changed (or, planned, would change) a host."""
 
@@ -82,7 +73,8 @@ def run_pyinfra(  # noqa: PLR0913
         code = process.wait()
         out.seek(0), log.seek(0)
         report, text = out.read(), COLOURS.sub("", log.read())
-    return _read(report, text, code, Counted(hosts, commands, time.monotonic() - began))
+    changes, failed = _read(report, text, code)
+    return Run(changes, failed, hosts, commands, time.monotonic() - began, text)
 
 
 def _words(  # noqa: PLR0913, PLR0917
@@ -107,7 +99,8 @@ def _follow(lines: Iterable[str], on_progress: Callable[[dict[str, Any]], None])
     return hosts, commands
 
 
-def _read(report: str, log: str, code: int, counted: Counted) -> Run:
+def _read(report: str, log: str, code: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Operations that changed, or would change, a host; and the hosts that failed."""
     try:
         told = json.loads(report)
     except ValueError:
@@ -116,7 +109,7 @@ def _read(report: str, log: str, code: int, counted: Counted) -> Run:
     planned = [row["name"] for row in told.get("plan", []) if row["hosts_with_change"]]
     done = [row["name"] for row in results["operations"] if row["success"]]
     failed = {*results.get("failed_hosts", []), *(name for row in results["operations"] for name in row["error"])}
-    return Run(tuple(done or planned), tuple(sorted(failed)), counted.hosts, counted.commands, counted.seconds, log)
+    return tuple(done or planned), tuple(sorted(failed))
 
 
 def last_words(log: str, lines: int = 25) -> str:

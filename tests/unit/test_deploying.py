@@ -16,7 +16,7 @@ def line(role: str, **told: Any) -> dict[str, Any]:
 
 def shown(lines: list[dict[str, Any]], *, broken: bool = False) -> list[list[str]]:
     out = io.StringIO()
-    progress = Progress(Console(file=out, width=100), dry=False)
+    progress = Progress(Console(file=out, width=100))
     for each in lines:
         progress(each)
     progress.end(broken=broken)
