@@ -19,6 +19,7 @@ UNITS = [
     Unit("systemd-journald.service", reads=("/etc/systemd/journald.conf.d/60-mfg.conf",)),
     Unit("chrony.service", reads=("/etc/chrony/chrony.conf",)),
     Unit("apt-daily-upgrade.timer"),
+    Unit("mfg-rollback.service"),
 ]
 
 
@@ -51,6 +52,7 @@ def files(node: Node) -> list[Entry]:
         managed("base/etc/systemd/journald.conf.d/60-mfg.conf", "/etc/systemd/journald.conf.d/60-mfg.conf", node),
         managed("base/etc/apt/apt.conf.d/60-mfg", "/etc/apt/apt.conf.d/60-mfg", node),
         managed("base/etc/systemd/system/apt-daily-upgrade.timer.d/60-mfg.conf", f"{dropin}/60-mfg.conf", node),
+        managed("base/etc/systemd/system/mfg-rollback.service", "/etc/systemd/system/mfg-rollback.service", node),
         managed("base/etc/chrony/chrony.conf", "/etc/chrony/chrony.conf", node),
         managed(
             "base/etc/sudoers.d/10-mfg", "/etc/sudoers.d/10-mfg", node, mode=0o440, validate="/usr/sbin/visudo -cqf"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 
 from pyinfra import host, state
 from pyinfra.api import FactBase, FunctionCommand, OperationError, QuoteString, StringCommand, operation
@@ -11,23 +12,30 @@ from roles.lib import Commands
 from roles.lib.files import FileStates, ManagedFile
 
 ROLLBACK_AFTER = 60  # seconds the host waits for our confirmation
+PROBE_FOR = 20  # seconds we try; sshd closes its port for a moment when it reads new settings
+PENDING = "/var/lib/mastodon-gov/rollback"  # one script for each change that nobody confirmed yet
 
 
-def _probe(deadline: int = 20) -> None:
-    """Sign in once more, over a connection of its own, as the next deploy will have to.
-
-    Raises OperationError when that fails; the host's timer then restores what was there before.
-    """
+def _signs_in() -> str:
+    """Sign in once more, over a connection of its own, as the next deploy will have to; "" or what went wrong."""
     fresh = type(host.connector)(state, host)
     try:
         fresh.connect()
-        worked, _ = fresh.run_shell_command(StringCommand("true"), False, False, _timeout=deadline)
-    except Exception as error:
-        raise OperationError(_refusal(str(error))) from error
+        worked, _ = fresh.run_shell_command(StringCommand("true"), False, False, _timeout=PROBE_FOR)
+    except Exception as error:  # whatever a connector raises: it did not work
+        return str(error)
     finally:
         fresh.disconnect()
-    if not worked:
-        raise OperationError(_refusal("the connection opened, but no command ran"))
+    return "" if worked else "the connection opened, but no command ran"
+
+
+def _probe() -> None:
+    """Raises OperationError when we cannot sign in; the host's timer then restores what was there before."""
+    deadline = time.monotonic() + PROBE_FOR
+    while found := _signs_in():
+        if time.monotonic() > deadline:
+            raise OperationError(_refusal(found))
+        time.sleep(0.2)
 
 
 def _refusal(found: str) -> str:
@@ -64,34 +72,30 @@ def confirmed_file(file: ManagedFile, apply: str, live: str, unit: str) -> Comma
     same_file = host.get_fact(FileStates, paths=[file.path]).get(file.path) == file.state
     if same_file and before and before == now:
         return
-    old, path = QuoteString(f"/var/lib/mastodon-gov/{unit}.before"), QuoteString(file.path)
-    # The copy is taken only when no rollback is pending: its timer may hold the last state that was good.
-    keep = StringCommand(
-        f"systemctl is-active -q {unit}-rollback.timer || {{ rm -f",
-        old,
-        "; [ ! -e",
-        path,
-        "] || cp -p",
-        path,
-        old,
-        "; }",
+    # Programs inside a program: the words are quoted by hand, because a QuoteString would print its own name.
+    old, path, script = (
+        shlex.quote(word) for word in (f"/var/lib/mastodon-gov/{unit}.before", file.path, f"{PENDING}/{unit}")
     )
-    # A program inside a program: here the words are quoted by hand, because a QuoteString would print its own name.
-    kept, place = (shlex.quote(path) for path in (f"/var/lib/mastodon-gov/{unit}.before", file.path))
-    restore = f"if [ -e {kept} ]; then cp -p {kept} {place}; else rm -f {place}; fi; {apply}"
-    arm = StringCommand(
-        f"systemctl is-active -q {unit}-rollback.timer || systemd-run -q --collect --unit={unit}-rollback",
-        f"--on-active={ROLLBACK_AFTER} --timer-property=AccuracySec=1s sh -c",
-        QuoteString(restore),
+    restore = f"if [ -e {old} ]; then cp -p {old} {path}; else rm -f {path}; fi"
+    # The copy is taken only when no rollback is pending: it may be the last state that was good. The script appears
+    # whole, after the copy it needs; a host that restarts runs it before the network (mfg-rollback.service).
+    keep = (
+        f"[ -e {script} ] || {{ rm -f {old}; [ ! -e {path} ] || cp -p {path} {old}; "
+        f"printf '%s\\n' {shlex.quote(restore)} > {script}.new; sync; mv {script}.new {script}; }}"
     )
-    yield keep
-    yield arm
+    timed = f"sh {script} && {{ {apply}; }}; rm -f {script}"
+    arm = (
+        f"systemctl is-active -q {unit}-rollback.timer || systemd-run -q --collect --unit={unit}-rollback "
+        f"--on-active={ROLLBACK_AFTER} --timer-property=AccuracySec=1s sh -c {shlex.quote(timed)}"
+    )
+    yield StringCommand("sh -c", QuoteString(f"mkdir -p {PENDING} && {{ {keep}; }} && {{ {arm}; }}"))
     yield file.make()
     yield StringCommand(apply)
     yield FunctionCommand(_probe, (), {})
     confirm = (
         f"systemctl is-active -q {unit}-rollback.timer || "
         "{ echo 'the rollback was faster than the confirmation; run deploy again' >&2; exit 3; }; "
-        f"systemctl stop {unit}-rollback.timer && {live} 2>/dev/null | sha256sum | cut -c1-64 > {record}"
+        f"systemctl stop {unit}-rollback.timer && rm -f {script} && "
+        f"{live} 2>/dev/null | sha256sum | cut -c1-64 > {record}"
     )
     yield StringCommand("sh -c", QuoteString(confirm))

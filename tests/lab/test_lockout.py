@@ -60,6 +60,20 @@ def test_firewall_without_the_control_node(instance: Deployed) -> None:
     _comes_back(instance, rules, before)
 
 
+@pytest.mark.long
+def test_a_restart_before_the_confirmation(instance: Deployed) -> None:
+    """The timer is gone with the restart; what nobody confirmed is taken back all the same."""
+    rules = "nft -s list ruleset"
+    before = instance.root(rules)
+    with edited(instance, "networks: [control]", "networks: [192.0.2.0/28]"):
+        _deploy(instance)
+    instance.machine().kill()
+    instance.machine().start()
+    assert instance.root(rules) == before
+    instance.deploy()
+    assert instance.deploy()["changes"] == []
+
+
 def test_keys_without_ours(instance: Deployed, tmp_path: Path) -> None:
     """A list of deploy keys that lacks the one we came with."""
     key, public = keypair(tmp_path, "other")
