@@ -23,27 +23,32 @@ apt-get -qq -y -o DPkg::Lock::Timeout=600 -o Dpkg::Options::=--force-confold --n
 
 
 class InstalledPackages(FactBase[set[str]]):
-    """Names of the asked packages that are fully installed."""
+    """Names of all packages that are fully installed."""
 
     @staticmethod
     def default() -> set[str]:
         """None."""
         return set()
 
-    def command(self, names: list[str]) -> StringCommand:
-        """dpkg-query exits 1 for an unknown name; that is not a failure here."""
-        query = "dpkg-query -W -f '${db:Status-Abbrev}|${Package}\\n'"
-        return StringCommand(query, *(QuoteString(name) for name in names), "2>/dev/null; true")
+    def command(self) -> str:
+        """Every package in one question: the roles ask it one after the other."""
+        return "dpkg-query -W -f '${db:Status-Abbrev}|${Package}\\n'"
 
     def process(self, output: list[str]) -> set[str]:
         """`ii |name`; anything else is half installed or removed."""
         return {line.split("|")[1] for line in output if line.startswith("ii ")}
 
 
+# By host; a round trip for each of ten roles would be a sixth of a deploy that changes nothing.
+_installed: dict[str, set[str]] = {}
+
+
 @operation()
 def packages(names: Sequence[str]) -> Commands:
     """Install what is missing, all in one run of apt; heals an interrupted dpkg first."""
-    installed = host.get_fact(InstalledPackages, names=sorted(names))
-    missing = sorted(set(names) - installed)
+    if host.name not in _installed:
+        _installed[host.name] = host.get_fact(InstalledPackages)
+    missing = sorted(set(names) - _installed[host.name])
     if missing:
+        del _installed[host.name]
         yield StringCommand("sh -c", QuoteString(INSTALL), "sh", *(QuoteString(name) for name in missing))

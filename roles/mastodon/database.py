@@ -89,9 +89,18 @@ class ApplicationState(FactBase[Application]):
         )
 
 
+# By host, until a step below changes something: asking again before each step would be a second of every deploy.
+_known: dict[str, Application] = {}
+
+
 def observe(node: Node) -> Application:
     """The state of this node's application. Raises OperationError for a database a deploy must not touch."""
+    if state := _known.get(host.name):
+        return state
     state = host.get_fact(ApplicationState, release=node.release.name, owner=node.instance.owner.username)
+    # Complete only when database and release are both there: other roles make them.
+    if state.lock["installed"] and state.before:
+        _known[host.name] = state
     if refusal := refused(state, node.instance, node.release.name):
         raise OperationError(refusal)
     return state
@@ -106,6 +115,11 @@ def refused(state: Application, instance: Instance, release: str) -> str | None:
         )
     deployed = state.lock.get("deployment") or {}
     return domain_refusal(instance, deployed.get("local_domain"), deployed.get("web_domain"), state.status_host)
+
+
+def _changing() -> None:
+    """What was observed is about to be untrue."""
+    _known.pop(host.name, None)
 
 
 def _as_owner(node: Node, *words: str, prefix: str = "") -> StringCommand:
@@ -126,6 +140,7 @@ def prepare_database(node: Node) -> Commands:
     process of the application has ever run on it. Rails forgets the seeds when it is killed after the schema, so they
     are a task of their own; they can be repeated."""
     if not observe(node).lock["installed"]:
+        _changing()
         yield _as_owner(node, "bundle", "exec", "rails", "db:prepare", "db:seed")
 
 
@@ -135,6 +150,7 @@ def migrate(node: Node, after: bool) -> Commands:
     everybody wait behind it; the next deploy tries again."""
     if not observe(node).pending(after):
         return
+    _changing()
     if not after:
         yield StringCommand(f"{LIB}/restore-point before-{node.release.name}")
     prefix = "PGOPTIONS='-c lock_timeout=10s' " + ("" if after else "SKIP_POST_DEPLOYMENT_MIGRATIONS=true ")
@@ -148,6 +164,7 @@ def database_lock(node: Node) -> Commands:
     names = (instance.domain.handle, instance.domain.web)
     settings = {"require_2fa": "true"}
     if not is_settled(observe(node).lock, instance.staff_domains, settings, names):
+        _changing()
         install = " ".join(psql_install(DATABASE))
         sql = lock_sql() + "\n" + sync_sql(instance.staff_domains, settings, names)
         yield StringCommand(f"runuser -u postgres -- {install}", _stdin=sql)
@@ -160,6 +177,7 @@ def owner_account(node: Node) -> Commands:
     seen = state.password_waits or state.password_shown
     if state.owner is not None and (state.owner["signed_in"] or seen):
         return
+    _changing()
     what = "create" if state.owner is None else "reset"
     release = f"{HOME}/releases/{node.release.name}"
     yield StringCommand(f"{LIB}/owner_account.py {what} {release}", QuoteString(owner.username), owner.address)
