@@ -46,8 +46,8 @@ def _rows(model: type[BaseModel], key: Key, *, top: bool = False) -> Iterator[st
 
 def _row(key: Key, field: FieldInfo) -> str:
     index: Key = (key[0], 0, *key[1:]) if key[0] == "organisations" else key
-    if key[:2] == ("access", "administrators") and len(key) > 2:
-        index = ("access", "administrators", 0, *key[2:])
+    if key[:2] in (("access", "administrators"), ("access", "auditors")) and len(key) > 2:
+        index = (*key[:2], 0, *key[2:])
     name = ".".join(map(str, key)).removeprefix("organisations.")
     cells = (f"`{name}`", " ".join((field.description or "").split()), allowed_at(Instance, index), _default(field))
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"

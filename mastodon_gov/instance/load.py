@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_network
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -27,7 +28,7 @@ def load(directory: Path) -> Instance:
     sources = Sources(directory)
     for section, name in NAMED_LISTS:
         _names(sources, section, name)
-    _deploy_keys(sources)
+    _keys(sources)
     _trusted_ca(sources)
     instance = _validate(sources)
     check_rules(sources)
@@ -88,21 +89,31 @@ def _strict(entry: str) -> bool:
     return True
 
 
-def _deploy_keys(sources: Sources) -> None:
+def _keys(sources: Sources) -> None:
     """Put the text of .pub files in the place of their names."""
-    entries = sources.get("access", "deploy_keys")
-    if not isinstance(entries, list):
-        return
+    deploy = sources.get("access", "deploy_keys")
+    if isinstance(deploy, list):
+        sources.replace("access", "deploy_keys", _key_texts(sources, ("access", "deploy_keys"), deploy))
+    auditors = sources.get("access", "auditors")
+    if isinstance(auditors, list):
+        told = [
+            {**person, "keys": _key_texts(sources, ("access", "auditors", place, "keys"), person["keys"])}
+            if isinstance(person, dict) and isinstance(person.get("keys"), list)
+            else person
+            for place, person in enumerate(auditors)
+        ]
+        sources.replace("access", "auditors", told)
+
+
+def _key_texts(sources: Sources, key: Key, entries: list[Any]) -> list[Any]:
     values = []
     for index, entry in enumerate(entries):
         if isinstance(entry, str) and entry.endswith(".pub") and " " not in entry:
-            text = _file(
-                sources, ("access", "deploy_keys", index), entry, "Make the key with ssh-keygen, or write it here."
-            )
+            text = _file(sources, (*key, index), entry, "Make the key with ssh-keygen, or write it here.")
             values += [text.strip()] if text is not None else []
         else:
             values.append(entry)
-    sources.replace("access", "deploy_keys", values)
+    return values
 
 
 def _trusted_ca(sources: Sources) -> None:

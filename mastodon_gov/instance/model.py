@@ -89,6 +89,15 @@ class Administrator(Part):
     """The person's public SSH keys."""
 
 
+class Auditor(Part):
+    """A person who may look, and change nothing: the account `auditor` on the hosts runs only the audit's programs."""
+
+    name: Word
+    """The person's name, for the record."""
+    keys: tuple[SshKey, ...] = Field(min_length=1)
+    """The person's public SSH keys, each written out or the name of a .pub file in the instance directory."""
+
+
 class Access(Part):
     """Who may sign in to the hosts, and from where."""
 
@@ -98,6 +107,8 @@ class Access(Part):
     """Public SSH keys that deploy, each written out or the name of a .pub file in the instance directory."""
     administrators: tuple[Administrator, ...] = ()
     """People with an account and sudo on the hosts. Who is taken off this list loses both at the next deploy."""
+    auditors: tuple[Auditor, ...] = ()
+    """People who may run the audit, over the account `auditor`. Without any, the account does not exist."""
 
 
 class NetworkSettings(Part):

@@ -28,11 +28,12 @@ PUBLIC_PROVIDERS = frozenset(
 )
 # Accounts of the system and of our roles.
 TAKEN = frozenset(
-    "root daemon bin sys www-data postgres redis mastodon mastodon-owner deploy nobody sshd chrony backup mail".split()
-)
+    "auditor backup bin chrony daemon deploy mail mastodon mastodon-owner nobody postgres redis root sshd sys".split()
+) | {"www-data"}
 # Mastodon keeps these names from users; as an owner's name they invite imitation.
 RESERVED_HANDLES = frozenset("admin administrator help mod moderator root support webmaster".split())
 RSA_BYTES = 3072 // 8
+PEOPLE = ("administrators", "auditors")
 
 NAMES: tuple[Key, ...] = (("domain", "handle"), ("domain", "web"), ("domain", "media"), ("mail", "relay"))
 MAIL: tuple[Key, ...] = (
@@ -178,11 +179,16 @@ def _or_default(sources: Sources, name: str) -> str | None:
 
 
 def _administrators(sources: Sources) -> None:
+    for people in PEOPLE:
+        _people(sources, people)
+
+
+def _people(sources: Sources, people: str) -> None:
     seen: set[str] = set()
-    for index in range(len(_entries(sources.data.get("access"), "administrators"))):
-        key: Key = ("access", "administrators", index, "name")
+    for index in range(len(_entries(sources.data.get("access"), people))):
+        key: Key = ("access", people, index, "name")
         name = sources.get(*key)
-        if name in TAKEN:
+        if people == "administrators" and name in TAKEN:
             sources.problem(
                 key, f"{show(name)}, an account of the system", "an account of a person", "Use a personal name."
             )
@@ -196,9 +202,10 @@ def _keys(sources: Sources) -> None:
     listed: list[tuple[Key, object]] = []
     for index, key in enumerate(_entries(access, "deploy_keys")):
         listed.append((("access", "deploy_keys", index), key))
-    for place, person in enumerate(_entries(access, "administrators")):
-        for index, key in enumerate(_entries(person, "keys")):
-            listed.append((("access", "administrators", place, "keys", index), key))
+    for people in PEOPLE:
+        for place, person in enumerate(_entries(access, people)):
+            for index, key in enumerate(_entries(person, "keys")):
+                listed.append((("access", people, place, "keys", index), key))
     for where, text in listed:
         if isinstance(text, str) and not sources.faulty(where) and (fault := _key_fault(text)):
             sources.problem(where, fault, "the whole line of a .pub file; RSA with 3072 bits or more", "Copy it again.")

@@ -84,7 +84,7 @@ class Sources:
         except (ValueError, TypeError):
             return []
 
-    def replace(self, section: str, name: str, values: list[str]) -> None:
+    def replace(self, section: str, name: str, values: list[Any]) -> None:
         """Give the model other values than the file has: what a name or a file name stands for."""
         self.data[section] = {**self.data[section], name: values}
 

@@ -84,20 +84,11 @@ def write_instance(lab: Lab, world: WorldFacts, directory: Path) -> Instance:
     (directory / "addresses.yaml").write_text(f"# Made by `make demo` for this lab.\n{lines}")
     (directory / "lab-ca.pem").write_text(world.bundle.read_text())
     (directory / "known_hosts").write_text(lab.known_hosts.read_text())
-    if not (directory / "deploy_key").exists():
-        keygen = [
-            "ssh-keygen",
-            "-q",
-            "-t",
-            "ed25519",
-            "-N",
-            "",
-            "-C",
-            "deploy@demo",
-            "-f",
-            str(directory / "deploy_key"),
-        ]
-        subprocess.run(keygen, check=True)
+    for name in ("deploy", "auditor"):
+        key = directory / f"{name}_key"
+        if not key.exists():
+            words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"{name}@demo", "-f", str(key)]
+            subprocess.run(words, check=True)
     _write_secrets(directory, world)
     return load(directory)
 

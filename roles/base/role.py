@@ -7,12 +7,13 @@ from roles.lib import deploy
 from roles.lib.accounts import Account, accounts
 from roles.lib.files import Directory, Entry
 from roles.lib.packages import packages
-from roles.lib.render import managed
+from roles.lib.render import FACTS, facts_program, facts_roles, managed, program
 from roles.lib.settle import settle
 from roles.lib.units import Unit
 
 PACKAGES = ["ca-certificates", "chrony", "python3", "sudo", "unattended-upgrades", "zstd"]
-GROUPS = ["mfg-admin", "mfg-deploy"]
+GROUPS = ["mfg-admin", "mfg-deploy", "mfg-audit"]
+AUDITOR = Account("auditor", "/home/auditor", ("mfg-audit",), "/bin/bash", system=False)
 
 UNITS = [
     Unit("systemd-sysctl.service", reads=("/etc/sysctl.d/60-mfg.conf",)),
@@ -32,12 +33,13 @@ SERVICES = [
 
 
 def people(node: Node) -> list[Account]:
-    """The deploy account, and the administrators of the instance."""
+    """The deploy account, the administrators of the instance, and one account for all its auditors."""
     declared = [
         Account(person.name, f"/home/{person.name}", ("mfg-admin",), "/bin/bash", system=False)
         for person in node.instance.access.administrators
     ]
-    return [Account("deploy", "/home/deploy", ("mfg-deploy",), "/bin/bash", system=False), *declared]
+    auditor = [AUDITOR] if node.instance.access.auditors else []
+    return [Account("deploy", "/home/deploy", ("mfg-deploy",), "/bin/bash", system=False), *declared, *auditor]
 
 
 def files(node: Node) -> list[Entry]:
@@ -46,6 +48,9 @@ def files(node: Node) -> list[Entry]:
     return [
         Directory("/var/lib/mastodon-gov", mode=0o700),
         Directory("/usr/local/lib/mastodon-gov"),
+        Directory(FACTS),
+        program("base", "facts_lib.py", "/usr/local/lib/mastodon-gov/facts_lib.py", mode=0o644),
+        facts_program("base"),
         Directory("/etc/systemd/journald.conf.d"),
         Directory(dropin),
         managed("base/etc/sysctl.d/60-mfg.conf", "/etc/sysctl.d/60-mfg.conf", node),
@@ -55,7 +60,12 @@ def files(node: Node) -> list[Entry]:
         managed("base/etc/systemd/system/mfg-rollback.service", "/etc/systemd/system/mfg-rollback.service", node),
         managed("base/etc/chrony/chrony.conf", "/etc/chrony/chrony.conf", node),
         managed(
-            "base/etc/sudoers.d/10-mfg", "/etc/sudoers.d/10-mfg", node, mode=0o440, validate="/usr/sbin/visudo -cqf"
+            "base/etc/sudoers.d/10-mfg",
+            "/etc/sudoers.d/10-mfg",
+            node,
+            mode=0o440,
+            validate="/usr/sbin/visudo -cqf",
+            facts=[f"{FACTS}/{role}" for role in facts_roles()],
         ),
     ]
 
@@ -64,5 +74,5 @@ def files(node: Node) -> list[Entry]:
 def base(node: Node) -> None:
     """Packages first: the files of one may not exist before it."""
     packages(name="Install packages", names=PACKAGES)
-    accounts(name="Settle people", wanted=[*SERVICES, *people(node)], groups=GROUPS, only=("mfg-admin",))
+    accounts(name="Settle people", wanted=[*SERVICES, *people(node)], groups=GROUPS, only=("mfg-admin", "mfg-audit"))
     settle(files=files(node), units_=UNITS)

@@ -50,6 +50,19 @@ def managed(  # noqa: PLR0913
     return ManagedFile(path, render(template, node, **values), user, group, mode, validate)
 
 
+FACTS = "/usr/local/lib/mastodon-gov/facts"
+
+
+def facts_roles() -> list[str]:
+    """Roles that have a facts program: what the auditor's account may run, and nothing else."""
+    return sorted(path.parents[1].name for path in (ROOT / "roles").glob("*/files/facts.py"))
+
+
+def facts_program(role: str) -> ManagedFile:
+    """What a role lets the auditor see (`roles/<role>/files/facts.py`)."""
+    return program(role, "facts.py", f"{FACTS}/{role}")
+
+
 def program(role: str, name: str, path: str, mode: int = 0o755) -> ManagedFile:
     """A program of a role (`roles/<role>/files/<name>`), as it is."""
     return ManagedFile(path, (ROOT / "roles" / role / "files" / name).read_text(), mode=mode)

@@ -6,9 +6,9 @@ from mastodon_gov.instance import Node
 from roles.lib import deploy
 from roles.lib.accounts import KEYS
 from roles.lib.confirmed import confirmed_file
-from roles.lib.files import Directory, Entry, ManagedFile, managed_files
+from roles.lib.files import Absent, Directory, Entry, ManagedFile, managed_files
 from roles.lib.packages import packages
-from roles.lib.render import managed
+from roles.lib.render import facts_program, managed
 from roles.lib.units import Unit, units
 
 PACKAGES = ["openssh-server"]
@@ -18,8 +18,10 @@ CONFIG = "/etc/ssh/sshd_config.d/10-mfg.conf"
 
 def keys(node: Node) -> list[Entry]:
     """One file of keys for each person who may sign in, owned by root."""
-    people = node.instance.access.administrators
-    return [ManagedFile(f"{KEYS}/{person.name}", "\n".join(person.keys) + "\n") for person in people]
+    access = node.instance.access
+    files = [ManagedFile(f"{KEYS}/{person.name}", "\n".join(person.keys) + "\n") for person in access.administrators]
+    auditors = "".join(f"{key}\n" for person in access.auditors for key in person.keys)
+    return [*files, ManagedFile(f"{KEYS}/auditor", auditors) if auditors else Absent(f"{KEYS}/auditor")]
 
 
 def deploy_keys(node: Node) -> ManagedFile:
@@ -29,7 +31,12 @@ def deploy_keys(node: Node) -> ManagedFile:
 
 def files(node: Node) -> list[Entry]:
     """What must be in place before sshd may be told to look only there."""
-    return [Directory(KEYS), *keys(node), managed("ssh/etc/issue.net", "/etc/issue.net", node)]
+    return [
+        Directory(KEYS),
+        *keys(node),
+        managed("ssh/etc/issue.net", "/etc/issue.net", node),
+        facts_program("ssh"),
+    ]
 
 
 def config(node: Node) -> ManagedFile:

@@ -44,6 +44,7 @@ def good_directory(place: Path) -> Path:
     for name in ("instance.yaml", "organisations.yaml", "inventory.py"):
         shutil.copy(DEMO / name, place / name)
     (place / "addresses.yaml").write_text(ADDRESSES)
-    (place / "deploy_key.pub").write_text(ed25519() + "\n")
+    for name in ("deploy_key.pub", "auditor_key.pub"):
+        (place / name).write_text(ed25519() + "\n")
     (place / "lab-ca.pem").write_text(CERTIFICATE)
     return place

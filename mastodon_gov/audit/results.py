@@ -1,0 +1,84 @@
+"""What an audit found: single checks, the state of each control, and the four numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from mastodon_gov.audit.catalogue import Control
+
+
+class State(StrEnum):
+    """Of a check and of a control. A check that could not look is `not run`, never passed."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    EXCEPTED = "excepted"
+    NOT_RUN = "not run"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One test on one host. `at` is UTC (ISO 8601), `seconds` its own time, `reason` why it failed or did not run."""
+
+    control: str
+    name: str
+    role: str
+    host: str
+    state: State
+    observed: str = ""
+    expected: str = ""
+    command: str = ""
+    reason: str = ""
+    at: str = ""
+    seconds: float = 0.0
+
+    @classmethod
+    def from_line(cls, told: Mapping[str, Any]) -> Check:
+        """From the JSON line that the suite writes."""
+        return cls(**{**told, "state": State(told["state"])})
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The state of one control, and why."""
+
+    control: Control
+    state: State
+    checks: tuple[Check, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Session:
+    """What the suite reports of itself: remote commands, hosts without answer (sentence each), what hosts say of
+    themselves, and the seconds by which each host's clock is ahead of ours."""
+
+    commands: int = 0
+    unreachable: Mapping[str, str] = field(default_factory=dict)
+    hosts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    clocks: Mapping[str, float] = field(default_factory=dict)
+
+
+def verdict(control: Control, checks: Collection[Check], pinned: Mapping[str, str]) -> Verdict:
+    """Failed beats not run beats passed: a control passes only if everything of it was looked at and was right."""
+    for state in (State.FAILED, State.NOT_RUN):
+        if found := [check for check in checks if check.state is state]:
+            reasons = dict.fromkeys(check.reason for check in found if check.reason)
+            return Verdict(control, state, tuple(checks), " ".join(reasons))
+    if not checks:
+        return Verdict(control, State.NOT_RUN, (), pinned.get(control.id, "No test of it ran."))
+    return Verdict(control, State.PASSED, tuple(checks))
+
+
+def numbers(verdicts: Iterable[Verdict]) -> dict[State, int]:
+    """How many controls are in each state."""
+    listed = [each.state for each in verdicts]
+    return {state: listed.count(state) for state in State}
+
+
+def text(counts: Mapping[State, int]) -> str:
+    """The four numbers as one line."""
+    return ", ".join(f"{counts[state]} {state}" for state in State)

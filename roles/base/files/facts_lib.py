@@ -1,0 +1,51 @@
+"""What every facts program is made of (Debian 13, root, standard library only). Reads; never writes.
+
+A program calls `tell` with its parts. What a part returns is what the running system says; a part that could not look
+becomes `{"error": sentence}`, and the checks that need it are not run.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+
+SECONDS = 30  # for one program that is asked
+
+
+def output(*words: str, given: str = "", codes: tuple[int, ...] = (0,)) -> str:
+    """What a program printed, in the C locale. Raises OSError with its own words for any other exit code."""
+    env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/root"}
+    done = subprocess.run(
+        words,
+        input=given,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=SECONDS,
+        check=False,
+        env=env,
+        cwd="/",
+    )
+    if done.returncode not in codes:
+        raise OSError(f"{words[0]} ended with {done.returncode}: {(done.stderr or done.stdout).strip()[-300:]}")
+    return done.stdout
+
+
+def psql(sql: str, database: str = "postgres") -> str:
+    """Unaligned rows of a query, as postgres over the socket, in a transaction that cannot write."""
+    words = ["runuser", "-u", "postgres", "--", "psql", "-qtAX", "-v", "ON_ERROR_STOP=1", "-d", database, "-f", "-"]
+    return output(*words, given=f"SET default_transaction_read_only = on;\n{sql}\n")
+
+
+def tell(parts: Mapping[str, Callable[[], object]]) -> None:
+    """Look at every part and print one JSON document."""
+    found: dict[str, object] = {}
+    for name, look in parts.items():
+        try:
+            found[name] = look()
+        except Exception as error:  # whatever it is: this part was not seen, and the others are
+            found[name] = {"error": f"{type(error).__name__}: {error}"[:300]}
+    json.dump(found, sys.stdout)
+    print()

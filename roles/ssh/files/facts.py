@@ -1,0 +1,45 @@
+#!/usr/bin/python3 -IB
+"""Facts of the role ssh for the audit: one JSON document. Reads only; no arguments."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from roles.base.files.facts_lib import output, tell
+else:  # on the host the programs' common part lies one directory up
+    sys.path.insert(0, "/usr/local/lib/mastodon-gov")
+    from facts_lib import output, tell
+
+KEYS = Path("/etc/ssh/keys")
+
+
+def sshd() -> dict[str, list[str]]:
+    """Every setting in force, by name, with all its values in order."""
+    found: dict[str, list[str]] = {}
+    for line in output("sshd", "-T").splitlines():
+        name, _, value = line.partition(" ")
+        found.setdefault(name, []).append(value)
+    return found
+
+
+def keys() -> dict[str, dict[str, object]]:
+    """Who has keys: owner and mode of each file, and the keys as type and digest."""
+    found = {}
+    for path in sorted(KEYS.iterdir()):
+        seen = path.stat()
+        words = [line.split() for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
+        found[path.name] = {
+            "uid": seen.st_uid,
+            "mode": f"{seen.st_mode & 0o7777:04o}",
+            "keys": [hashlib.sha256(" ".join(key[:2]).encode()).hexdigest() for key in words],
+            "types": [key[0] for key in words],
+        }
+    return found
+
+
+if __name__ == "__main__":
+    tell({"sshd": sshd, "keys": keys})
