@@ -10,46 +10,23 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mastodon_gov.errors import Refusal
-from mastodon_gov.release import bundle, pack, sbom
+from mastodon_gov.release import bundle, fetching, pack, sbom
 from mastodon_gov.release.bundle import Release
+from mastodon_gov.release.machine import DEBIAN, Machine, prepare, wanted
 from mastodon_gov.release.pins import Version, pins
-from mastodon_gov.release.recipe import Recipe
+from mastodon_gov.release.recipe import Downloads, Recipe
 from mastodon_gov.release.remote import Failed, Remote
 from mastodon_gov.release.sources import Sources
 
 Say = Callable[[str], None]
-DEBIAN = "13"
+PROGRESS = "progress: "  # begins a line of stderr that is no complaint
 WORK = "/var/tmp/mastodon-build"  # noqa: S108  on the builder, owned by root; survives a reboot on purpose
 RELEASES = "/opt/mastodon/releases"
-TOOLS = ("ca-certificates", "iproute2", "python3", "util-linux", "zstd")
-
-PACKAGES = """set -e
-if [ -e /opt/mastodon/current ]; then
-  echo "$(hostname): /opt/mastodon/current is there: a server, not a clean builder. Choose another machine." >&2; exit 1
-fi
-export DEBIAN_FRONTEND=noninteractive
-missing=$(for p in {packages}; do
-  dpkg-query -W -f '${{db:Status-Status}}' "$p" 2>/dev/null | grep -qx installed || echo "$p"; done)
-[ -z "$missing" ] || {{ apt-get -q update && apt-get -qy --no-install-recommends install $missing; }} >&2
-apt-cache show {runtime} >/dev/null 2>&1 || apt-get -q update >&2
-id mastodon-build >/dev/null 2>&1 || useradd --system --home-dir {work} --no-create-home mastodon-build
-mkdir -p {work} {releases}
-install -d -o mastodon-build {work}/home {work}/cache
-"""
-
-# The toolchain is what building needs and all that this needs in turn, and nothing else of the machine.
-FACTS = """set -e
-. /etc/os-release
-echo "$ID $VERSION_ID $(dpkg --print-architecture)"
-apt-cache depends --recurse --installed --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces \\
-  --no-enhances {packages} | grep '^[a-z0-9]' | sort -u | xargs dpkg-query -W -f '${{Package}} ${{Version}}\\n'
-echo
-apt-cache show --no-all-versions {runtime} | sed -n 's/^Package: //p;s/^Version: //p' | paste -d ' ' - -
-"""
 
 # The probe must reach this machine's own SSH server from outside the new network namespace, and fail inside it:
 # without the first half, a probe that never works would pass for a network that is off.
@@ -100,34 +77,27 @@ class Builder:
         self.say(f"{name:9} …")
         lock = f"exec 9>{self.work}.lock; flock -n 9 || {{ echo 'another build is at work there' >&2; exit 1; }}"
         try:
-            self.remote.run(f"{lock}\nrm -f {done}\n{script}\necho {key} > {done}")
+            self.remote.follow(f"{lock}\nrm -f {done}\n{script}\necho {key} > {done}", partial(self.hear, name))
         except Failed as error:
-            tail = "\n  ".join(error.output.splitlines()[-15:])
+            lines = [line for line in error.output.splitlines() if not line.startswith(PROGRESS)]
+            tail = "\n  ".join(lines[-15:])
             raise Refusal(
                 f"release build {self.version}: phase {name} failed on {self.remote.ssh[-1]}:\n  {tail}\n"
                 "Finished phases are kept there: run the same command again when the cause is gone."
             ) from error
         self.say(f"{name:9} {time.monotonic() - began:.1f} s")
 
-    def packages(self) -> dict[str, Any]:
-        """Install what building needs and look at the machine: Debian release, architecture, versions."""
-        began = time.monotonic()
-        wanted = sorted({*TOOLS, *self.recipe.packages("build")})
-        words = {"packages": " ".join(wanted), "runtime": " ".join(self.recipe.packages("runtime")), "work": self.work}
-        self.remote.run(PACKAGES.format(releases=RELEASES, **words))
-        system, _, rest = self.remote.run(FACTS.format(**words)).partition("\n")
-        toolchain, _, runtime = (part.strip() for part in rest.partition("\n\n"))
-        name, release, arch = system.split()
-        if (name, release) != ("debian", DEBIAN):
-            raise Refusal(f"{self.remote.ssh[-1]}: it runs {name} {release}; a builder must run debian {DEBIAN}.")
-        self.say(f"packages  {time.monotonic() - began:.1f} s ({len(wanted)} wanted)")
-        return {"arch": arch, "toolchain": pairs(toolchain), "runtime": pairs(runtime)}
+    def hear(self, name: str, line: str) -> None:
+        """Pass on what a phase says of its progress."""
+        if line.startswith(PROGRESS):
+            self.say(f"{name:9} {line.removeprefix(PROGRESS)}")
 
-    def release(self, machine: dict[str, Any]) -> Release:
+    def release(self, machine: Machine) -> Release:
         """RELEASE.json; its digest covers everything that goes in, so the path is known before building."""
         source = self.recipe.digest()
         inputs = {"commit": self.pin.commit, "recipe": source, "node": pins().node.model_dump(), "debian": DEBIAN}
-        inputs |= {"version": self.version, "arch": machine["arch"], "toolchain": machine["toolchain"]}
+        inputs |= {"version": self.version, "arch": machine.arch, "toolchain": machine.toolchain}
+        inputs |= {"other": other} if (other := self.sources.other_content()) else {}
         digest8 = sha256({**inputs, "format": bundle.FORMAT})[:8]
         return Release(
             name=f"{self.version}-{digest8}",
@@ -137,21 +107,22 @@ class Builder:
             commit=None if self.recipe.standin else self.pin.commit,
             source_digest=source,
             debian=DEBIAN,
-            arch=machine["arch"],
+            arch=machine.arch,
             epoch=self.pin.epoch,
             build_date=datetime.fromtimestamp(self.pin.epoch, UTC).isoformat(),
             node=None,
-            toolchain=machine["toolchain"],
+            toolchain=machine.toolchain,
             runtime_packages=self.recipe.packages("runtime"),
         )
 
-    def step(self, *words: str, network: bool) -> str:
-        """One step of the recipe as the unprivileged user, with nothing of this machine's environment."""
+    def user(self, *words: str, network: bool) -> str:
+        """A command as the unprivileged user, with nothing of this machine's environment."""
         ca = f"{self.work}/extra-ca.pem"
         environment = {
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": f"{self.work}/home",
             "LANG": "C.UTF-8",
+            "PYTHONPATH": f"{self.work}/program",
             "SOURCE_DATE_EPOCH": str(self.pin.epoch),
             "MASTODON_COMMIT": self.pin.commit,
             "NODE_VERSION": pins().node.version,
@@ -160,20 +131,36 @@ class Builder:
         }
         user = ["setpriv", "--reuid=mastodon-build", "--regid=mastodon-build", "--clear-groups", "--no-new-privs"]
         given = [f"{name}={value}" for name, value in environment.items()]
-        return shlex.join(
-            [*user, "env", "-i", f"--chdir={self.work}/home", *given, f"{self.work}/recipe/assemble", *words]
-        )
+        return shlex.join([*user, "env", "-i", f"--chdir={self.work}/home", *given, *words])
 
-    def fetch(self, key: str) -> None:
-        """Bring the recipe to the builder and let it download, the only phase with a network."""
+    def step(self, *words: str, network: bool) -> str:
+        """One step of the recipe."""
+        return self.user(f"{self.work}/recipe/assemble", *words, network=network)
+
+    def fetch(self, arch: str) -> None:
+        """Bring the recipe to the builder and download, the only phase with a network."""
+        recipe = f"{self.work}/recipe"
         self.remote.run(
-            f"rm -rf {self.work}/recipe; mkdir {self.work}/recipe; tar -x --no-same-owner -C {self.work}/recipe",
-            stdin=self.recipe.archive(),
+            f"rm -rf {recipe}; mkdir {recipe}; tar -x --no-same-owner -C {recipe}", stdin=self.recipe.archive()
         )
         if self.sources.ca_file:
             self.remote.put(self.sources.ca_file.read_bytes(), f"{self.work}/extra-ca.pem")
-        step = self.step("fetch", self.version, f"{self.work}/cache", network=True)
-        self.phase("fetch", key, f"set -e; {step} >&2")
+        key = {"version": self.version, "recipe": self.recipe.digest(), "other": self.sources.other_content()}
+        downloads = self.recipe.downloads()
+        if downloads is None:
+            step = self.step("fetch", self.version, f"{self.work}/cache", network=True)
+        else:
+            step = self.fetch_program(downloads, arch)
+        self.phase("fetch", sha256(key), f"set -e; {step} >&2")
+
+    def fetch_program(self, downloads: Downloads, arch: str) -> str:
+        """The command that does what fetch.yaml says; its job may hold a password, so only root reads the file."""
+        fetching.send_program(self.remote, self.work)
+        if self.sources.offline_dir:
+            fetching.send_directory(self.remote, self.sources.offline_dir, f"{self.work}/cache")
+        job = fetching.job(downloads, self.sources, self.pin.commit, arch, self.work)
+        self.remote.put(json.dumps(job).encode(), f"{self.work}/fetch.json", mask="077")
+        return f"{self.user('python3', '-B', '-m', 'fetch', network=True)} < {self.work}/fetch.json"
 
     def compile(self, release: Release) -> None:
         """Let the recipe build at the final path in a network namespace without routes, and prove that it is one."""
@@ -213,21 +200,23 @@ class Builder:
         return final
 
 
-def build(builder: Builder, out: Path, key: Path, signers: Path) -> Path:
-    """All phases; returns the signed bundle in `out`, which is replaced only by a whole one."""
+def build(builder: Builder, out: Path, key: Path, signers: Path, downloads: Path | None = None) -> Path:
+    """All phases; returns the signed bundle in `out`, which is replaced only by a whole one.
+
+    `downloads`: a directory that gets a copy of all that was downloaded, for an offline build elsewhere.
+    """
     builder.pin  # noqa: B018  an unknown version is refused before any connection
-    machine = builder.packages()
+    began = time.monotonic()
+    machine = prepare(builder.remote, builder.recipe, builder.work, RELEASES)
+    builder.say(f"packages  {time.monotonic() - began:.1f} s ({len(wanted(builder.recipe))} wanted)")
     release = builder.release(machine)
     builder.say(f"release   {release.name} for debian{release.debian}-{release.arch}")
-    builder.fetch(sha256({"version": builder.version, "recipe": builder.recipe.digest()}))
+    builder.fetch(machine.arch)
+    if downloads:
+        fetching.bring_directory(builder.remote, f"{builder.work}/cache", downloads)
     builder.compile(release)
-    archive = builder.pack(release, machine["runtime"])
+    archive = builder.pack(release, machine.runtime)
     return builder.bring(release, archive, out, key, signers)
-
-
-def pairs(lines: str) -> dict[str, str]:
-    """Package -> version."""
-    return dict(line.split(" ", 1) for line in lines.splitlines())
 
 
 def sha256(value: dict[str, Any]) -> str:

@@ -11,10 +11,11 @@ from mastodon_gov.errors import Refusal
 from mastodon_gov.lab.lab import Lab
 from mastodon_gov.lab.state import MachineSpec
 from mastodon_gov.release import hosts
-from mastodon_gov.release.build import TOOLS, Builder
+from mastodon_gov.release.build import Builder
 from mastodon_gov.release.build import build as build_bundle
 from mastodon_gov.release.bundle import lab_key, read_release
 from mastodon_gov.release.bundle import verify as verify_bundle
+from mastodon_gov.release.machine import wanted
 from mastodon_gov.release.pins import pins
 from mastodon_gov.release.recipe import STANDIN, Recipe, read_recipe
 from mastodon_gov.release.remote import Remote
@@ -51,7 +52,12 @@ def release() -> None:
 @click.option("--recipe", type=existing, help="Directory of a recipe (docs/operator/releases.md).")
 @click.option("--on", "host", default="lab", show_default=True, help="Clean Debian 13 machine, as ssh knows it.")
 @click.option("--key", type=existing, help="SSH key that signs; a stand-in has its own.")
-@click.option("--sources", type=existing, help="YAML: git_url, gem_source, npm_registry, http_proxy, ca_file.")
+@click.option("--sources", type=existing, help="YAML: where downloads come from (docs/operator/releases.md).")
+@click.option(
+    "--save-downloads",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Copy all that was downloaded here, for a build without a network (offline_dir).",
+)
 @out_option
 @signers_option
 def build(  # noqa: PLR0913, PLR0917  each is an option of the command line
@@ -61,6 +67,7 @@ def build(  # noqa: PLR0913, PLR0917  each is an option of the command line
     host: str,
     key: Path | None,
     sources: Path | None,
+    save_downloads: Path | None,
     bundles: Path,
     signers: Path,
 ) -> None:
@@ -73,7 +80,7 @@ def build(  # noqa: PLR0913, PLR0917  each is an option of the command line
         raise Refusal("release build: name the ministry's key with --key; only a stand-in is signed without one.")
     where = read_sources(sources) if sources else Sources(ca_file=LAB_CA if host == "lab" else None)
     remote = lab_builder(what) if host == "lab" else Remote(("ssh", host))
-    made = build_bundle(Builder(remote, what, version, where, click.echo), bundles, key, signers)
+    made = build_bundle(Builder(remote, what, version, where, click.echo), bundles, key, signers, save_downloads)
     if host == "lab":
         Lab.open(LAB).down()
     click.echo(f"{made}")
@@ -91,8 +98,7 @@ def chosen_recipe(standin: bool, directory: Path | None) -> Recipe:
 
 def lab_builder(recipe: Recipe) -> Remote:
     """A fresh lab machine, or the one an unfinished build left."""
-    packages = tuple(sorted({*TOOLS, *recipe.packages("build")}))
-    lab = Lab.up(LAB, [MachineSpec("builder", layer_packages=packages, index=14)], say=click.echo)
+    lab = Lab.up(LAB, [MachineSpec("builder", layer_packages=tuple(wanted(recipe)), index=14)], say=click.echo)
     return Remote(("ssh", "-F", str(lab.ssh_config), "builder"))
 
 

@@ -1,5 +1,6 @@
 """A recipe: how one application becomes a release. A directory with
 
+    fetch.yaml                             what is downloaded into CACHE; or, without it,
     assemble fetch VERSION CACHE           downloads into CACHE; run again after a failure
     assemble compile VERSION CACHE DEST    without network: the whole release into DEST, its final path
     build-packages.txt, runtime-packages.txt    names of Debian packages, one a line
@@ -16,10 +17,30 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+from pydantic import Field, ValidationError
+
 from mastodon_gov.errors import Refusal
+from mastodon_gov.release.pins import Frozen
 
 STANDIN = Path(__file__).parents[2] / "tests/standin"
 NEEDED = ("assemble", "build-packages.txt", "runtime-packages.txt")
+
+
+class Locked(Frozen):
+    """An npm package: exact version, and its integrity as npm writes it."""
+
+    version: str
+    integrity: str
+
+
+class Downloads(Frozen):
+    """fetch.yaml: lock files (in the recipe or the source), packages that none of them names, source, Node."""
+
+    locks: tuple[str, ...]
+    npm: dict[str, Locked] = Field(default_factory=dict)
+    source: bool = True
+    node: bool = True
 
 
 @dataclass(frozen=True)
@@ -41,8 +62,21 @@ class Recipe:
 
     def packages(self, kind: str) -> list[str]:
         """Debian packages; `kind` is "build" or "runtime"."""
-        text = next(entry.content for entry in self.entries if entry.path == f"{kind}-packages.txt").decode()
-        return sorted({name for line in text.splitlines() if (name := line.partition("#")[0].strip())})
+        lines = (self.file(f"{kind}-packages.txt") or b"").decode().splitlines()
+        return sorted({name for line in lines if (name := line.partition("#")[0].strip())})
+
+    def file(self, path: str) -> bytes | None:
+        """Content of a file of the recipe."""
+        return next((entry.content for entry in self.entries if entry.path == path), None)
+
+    def downloads(self) -> Downloads | None:
+        """fetch.yaml, when there is one."""
+        text = self.file("fetch.yaml")
+        try:
+            return None if text is None else Downloads.model_validate(yaml.safe_load(text))
+        except (yaml.YAMLError, ValidationError) as error:
+            keys = ", ".join(Downloads.model_fields)
+            raise Refusal(f"fetch.yaml of the recipe cannot be read ({error}). Allowed keys: {keys}.") from error
 
     def digest(self) -> str:
         """SHA-256 over paths, kinds, modes and contents."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -32,23 +33,45 @@ class Remote:
 
     def run(self, script: str, stdin: IO[bytes] | bytes | None = None, out: IO[bytes] | None = None) -> str:
         """Run a shell script as root; its stdout is returned or written to `out`. No secrets in the script."""
-        argv = [*self.ssh, "--", shlex.join(["sh", "-c", AS_ROOT, "sh", script])]
         pipe = stdin if not isinstance(stdin, bytes) else subprocess.PIPE
         with subprocess.Popen(
-            argv, stdin=pipe or subprocess.DEVNULL, stdout=out or subprocess.PIPE, stderr=subprocess.PIPE
+            self.command(script),
+            stdin=pipe or subprocess.DEVNULL,
+            stdout=out or subprocess.PIPE,
+            stderr=subprocess.PIPE,
         ) as ssh:
             answer, errors = ssh.communicate(stdin if isinstance(stdin, bytes) else None)
         said = errors.decode(errors="replace").strip()
-        if ssh.returncode == 255:
-            raise Failed(f"{self.ssh[-1]}: no connection by ssh ({said}). Try `ssh {self.ssh[-1]} true`.", said, 255)
-        if ssh.returncode:
-            raise Failed(said or f"{self.ssh[-1]}: a command ended with {ssh.returncode}", said, ssh.returncode)
+        self.judge(ssh.returncode, said)
         return (answer or b"").decode()
 
-    def put(self, content: bytes, target: str) -> None:
-        """Write a file, by a rename."""
+    def follow(self, script: str, hear: Callable[[str], None]) -> None:
+        """Run a shell script as root that writes to stderr only; every line is heard as it comes."""
+        with subprocess.Popen(
+            self.command(script), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        ) as ssh:
+            assert ssh.stderr is not None  # noqa: S101  asked for above; says so to the type checker
+            lines = []
+            for raw in ssh.stderr:
+                lines.append(raw.decode(errors="replace").rstrip())
+                hear(lines[-1])
+        self.judge(ssh.returncode, "\n".join(lines).strip())
+
+    def command(self, script: str) -> list[str]:
+        """The words that run a script there as root."""
+        return [*self.ssh, "--", shlex.join(["sh", "-c", AS_ROOT, "sh", script])]
+
+    def judge(self, code: int, said: str) -> None:
+        """Raise for a command that failed."""
+        if code == 255:
+            raise Failed(f"{self.ssh[-1]}: no connection by ssh ({said}). Try `ssh {self.ssh[-1]} true`.", said, 255)
+        if code:
+            raise Failed(said or f"{self.ssh[-1]}: a command ended with {code}", said, code)
+
+    def put(self, content: bytes, target: str, mask: str = "022") -> None:
+        """Write a file, by a rename. `mask` is the umask, in octal digits."""
         path = shlex.quote(target)
-        self.run(f"set -e; umask 022; cat > {path}.part; mv {path}.part {path}", stdin=content)
+        self.run(f"set -e; umask {mask}; cat > {path}.part; mv {path}.part {path}", stdin=content)
 
     def get(self, source: str, target: Path) -> None:
         """Fetch a file, however large."""

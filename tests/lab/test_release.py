@@ -19,9 +19,10 @@ from mastodon_gov.errors import Refusal
 from mastodon_gov.lab.lab import Lab
 from mastodon_gov.lab.state import MachineSpec
 from mastodon_gov.release import build, hosts
-from mastodon_gov.release.build import TOOLS, Builder
+from mastodon_gov.release.build import Builder
 from mastodon_gov.release.bundle import lab_key, read_release, verify
 from mastodon_gov.release.cli import LAB_CA
+from mastodon_gov.release.machine import prepare, wanted
 from mastodon_gov.release.recipe import STANDIN, Entry, Recipe, read_recipe
 from mastodon_gov.release.remote import Remote
 from mastodon_gov.release.sources import Sources
@@ -63,7 +64,7 @@ class Workshop:
 @pytest.fixture(scope="module")
 def workshop(make_lab: MakeLab, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     """The machines live as long as this module's tests."""
-    packages = tuple(sorted({*TOOLS, *read_recipe(STANDIN, standin=True).packages("build")}))
+    packages = tuple(wanted(read_recipe(STANDIN, standin=True)))
     specs = [MachineSpec("builder", packages), MachineSpec("target", ("zstd",))]
     lab = make_lab("release", specs)
     ssh = ("ssh", "-F", str(lab.ssh_config))
@@ -175,10 +176,10 @@ def test_the_standin_twice_from_nothing_has_the_same_bytes_and_installs(workshop
 
 def test_another_recipe_or_version_of_a_tool_gives_another_name(workshop: Workshop, tiny: Recipe) -> None:
     job = Builder(workshop.builder, tiny, VERSION, Sources(), print)
-    machine = job.packages()
+    machine = prepare(job.remote, job.recipe, job.work, build.RELEASES)
     name = job.release(machine).name
     assert job.release(machine).name == name
-    newer = {**machine, "toolchain": machine["toolchain"] | {"ruby3.3": "3.3.9-1"}}
+    newer = replace(machine, toolchain=machine.toolchain | {"ruby3.3": "3.3.9-1"})
     assert job.release(newer).name != name
     changed = replace(tiny, entries=(*tiny.entries, Entry("note", tarfile.REGTYPE, 0o644, b"")))
     assert replace(job, recipe=changed).release(machine).name != name
