@@ -29,6 +29,7 @@ from mastodon_gov.instance.types import (
     Handle,
     Locale,
     MailAddress,
+    MountPoint,
     Network,
     Origin,
     Part,
@@ -182,6 +183,8 @@ class ObjectStorage(Part):
     """Days a deleted or replaced picture can still be brought back."""
     backup_lock_days: Days = 14
     """Days nobody can delete a backup, with any key. It can be made longer, never shorter."""
+    backup_gib: Annotated[int, Field(ge=1, strict=True)] | None = None
+    """GiB that the S3 service grants the bucket of the backups; `status` warns when they are used up to 80 %."""
     # Names of the two users as the S3 service's policies spell them.
     media_user: Annotated[
         str, Field(pattern=r"^[^\s\"\\]+$"), Allowed("a user as the S3 service's policies spell it")
@@ -211,12 +214,24 @@ class Backups(Part):
 
     stanza: Word = "social"
     """pgBackRest's name for this database."""
+    full_on: Literal["daily", "mon", "tue", "wed", "thu", "fri", "sat", "sun"] = "daily"
+    """On which nights the backup is a full one. On the others it builds on the last full one."""
     full_at: Clock = "02:30"
-    """When the nightly full backup starts (UTC)."""
+    """When the nightly backup starts (UTC)."""
+    incr_every: Annotated[int, Field(ge=1, le=12, strict=True)] = 6
+    """Hours between the small backups of the day; a restore replays the changes since the last one."""
     keep_full: Annotated[int, Field(ge=2, le=365, strict=True)] = 14
-    """How many full backups are kept."""
+    """How many full backups are kept, with all changes between them; together at least the days of
+    `object_storage.backup_lock_days`."""
+    second_directory: MountPoint | None = None
+    """A second repository: a file system of another machine, mounted here. It gets all WAL and each nightly backup."""
     archive_timeout: Annotated[int, Field(ge=30, le=3600, strict=True)] = 60
     """Seconds after which a change is sent away at the latest: what a lost host loses."""
+
+    @property
+    def full_days(self) -> int:
+        """Days between two full backups."""
+        return 1 if self.full_on == "daily" else 7
 
 
 class Database(Part):

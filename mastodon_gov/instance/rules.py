@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from mastodon_gov.instance.model import ObjectStorage
+from mastodon_gov.instance.model import Backups, ObjectStorage
 from mastodon_gov.instance.problems import Key, dotted, show
 from mastodon_gov.instance.sources import ADDRESSES, Sources
 
@@ -52,7 +52,18 @@ SERVICES: tuple[Key, ...] = (
 
 def check_rules(sources: Sources) -> None:
     """Note every broken rule as a problem of the value to change."""
-    for rule in (_domains, _owner, _organisations, _reserved, _services, _lab, _buckets, _administrators, _keys):
+    for rule in (
+        _domains,
+        _owner,
+        _organisations,
+        _reserved,
+        _services,
+        _lab,
+        _buckets,
+        _retention,
+        _administrators,
+        _keys,
+    ):
         rule(sources)
 
 
@@ -176,6 +187,30 @@ def _or_default(sources: Sources, name: str) -> str | None:
     written: str | None = sources.get("object_storage", name)
     usable = isinstance(default, str) and not sources.faulty(("object_storage", name))
     return written or (default if usable else None)
+
+
+def _retention(sources: Sources) -> None:
+    """What is kept must be locked, and what is locked must be kept: either without the other is a false promise."""
+    keep, full_on = (_backups(sources, name) for name in ("keep_full", "full_on"))
+    locked = sources.get("object_storage", "backup_lock_days")
+    locked = ObjectStorage.model_fields["backup_lock_days"].default if locked is None else locked
+    if not isinstance(keep, int) or not isinstance(locked, int) or sources.faulty(("object_storage",)):
+        return
+    days = 1 if full_on == "daily" else 7
+    if keep * days < locked:
+        found = f"{keep}, which keeps {keep * days} days, while object_storage.backup_lock_days locks for {locked}"
+        todo = f"Write {-(-locked // days)} or more: hidden backups would still be paid for, and nobody could use them."
+        sources.problem(("backups", "keep_full"), found, "as many as cover the days of the lock", todo)
+    if locked < days:
+        found = f"{locked}, while a full backup is made every {days} days (backups.full_on)"
+        todo = f"Write {days} or more: else a stolen key could destroy the only full backup before the next one."
+        sources.problem(("object_storage", "backup_lock_days"), found, "at least the days between full backups", todo)
+
+
+def _backups(sources: Sources, name: str) -> object:
+    """The right value of a key of backups; where it is left out, the model's; None where it is wrong."""
+    written = sources.get("backups", name)
+    return Backups.model_fields[name].default if written is None and not sources.faulty(("backups", name)) else written
 
 
 def _administrators(sources: Sources) -> None:

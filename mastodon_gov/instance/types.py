@@ -83,6 +83,11 @@ RelativePath = Annotated[
     Allowed("the path of a file inside the instance directory, such as ca/ministry.pem"),
 ]  # fmt: skip
 
+MountPoint = Annotated[
+    str, Field(pattern=r"^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$"),
+    Allowed("the path on the hosts where a file system is mounted, such as /srv/backups"),
+]  # fmt: skip
+
 
 class Part(BaseModel):
     """A frozen part of the instance; a key it does not know is an error. Text below a field is its documentation."""

@@ -10,19 +10,30 @@ from pyinfra import host
 from pyinfra.api import FactBase, OperationError, QuoteString, StringCommand, operation
 
 from mastodon_gov.instance import Instance, Node
-from mastodon_gov.instance.flows import reachable, reaches_public
+from roles.backups.timers import UNITS, unit_files, wanted
 from roles.lib import Commands, deploy
-from roles.lib.files import Directory, Entry
+from roles.lib.files import Directory, Entry, ManagedFile
 from roles.lib.render import managed, program
 from roles.lib.settle import settle
-from roles.lib.units import Unit
+
+__all__ = ["PACKAGES", "UNITS", "backups", "files"]
 
 PACKAGES = ["pgbackrest"]
 CONF = "/etc/pgbackrest.conf"
 PROGRAMS = "/usr/local/lib/mastodon-gov"
-SYSTEM = "/etc/systemd/system"
-SERVICE, TIMER = "mfg-backup.service", "mfg-backup.timer"
-UNITS = [Unit(SERVICE, run=False), Unit(TIMER, reads=(f"{SYSTEM}/{TIMER}",))]
+SERVICE = "mfg-backup.service"
+# Name on the host; programs without a suffix are commands, the others are imported by them.
+INSTALLED = {
+    "backup_host.py": "backup_host.py",
+    "backup_bucket.py": "backup_bucket.py",
+    "backup_repository.py": "backup_repository.py",
+    "backup_problems.py": "backup_problems.py",
+    "backup_manifest.py": "backup-manifest",
+    "backup_status.py": "backup-status",
+    "backup_verify.py": "backup-verify",
+    "restore_point.py": "restore-point",
+    "heartbeat.sql": "heartbeat.sql",
+}
 # `code` of backup-status; pgBackRest's own words (its source: src/command/info/info.c).
 OK, NO_STANZA, NO_BACKUP, NO_STANZA_DATA = 0, 1, 2, 3
 
@@ -44,12 +55,10 @@ class BackupState(FactBase[dict[str, Any]]):
 
 
 def files(node: Node) -> list[Entry]:
-    """Configuration, programs, and the nightly unit with its sandbox."""
-    storage = urlsplit(node.instance.object_storage.endpoint)
-    owned = [
-        Directory(f"/var/{kind}/pgbackrest", user="postgres", group="postgres", mode=0o750) for kind in ("log", "spool")
-    ]
-    template = "backups/etc/systemd/system"
+    """Configuration, programs, units with their sandbox, and the timers that start them."""
+    storage, backups = urlsplit(node.instance.object_storage.endpoint), node.instance.backups
+    owned = [f"/var/{kind}/pgbackrest" for kind in ("log", "spool")]
+    owned += [backups.second_directory] if backups.second_directory else []
     conf = managed(
         "backups/etc/pgbackrest.conf",
         CONF,
@@ -59,20 +68,15 @@ def files(node: Node) -> list[Entry]:
         endpoint=storage.hostname,
         port=storage.port or 443,
     )
-    service = managed(
-        f"{template}/{SERVICE}",
-        f"{SYSTEM}/{SERVICE}",
-        node,
-        archive_to=reachable(node.instance, "postgres"),
-        archive_public=reaches_public(node.instance, "postgres"),
-    )
+    told = json.dumps({"full_every": backups.full_days})
     return [
-        *owned,
+        *(Directory(path, user="postgres", group="postgres", mode=0o750) for path in owned),
+        # Others pass through it to what monitoring reads; what is secret in it is closed itself.
+        Directory("/var/lib/mastodon-gov", mode=0o711),
         conf,
-        program("backups", "backup_status.py", f"{PROGRAMS}/backup-status"),
-        program("backups", "restore_point.py", f"{PROGRAMS}/restore-point"),
-        service,
-        managed(f"{template}/{TIMER}", f"{SYSTEM}/{TIMER}", node),
+        ManagedFile(f"{PROGRAMS}/backups.json", told),
+        *(program("backups", name, f"{PROGRAMS}/{there}") for name, there in INSTALLED.items()),
+        *unit_files(node),
     ]
 
 
@@ -131,5 +135,9 @@ def repository(instance: Instance) -> Commands:
 @deploy("Backups")
 def backups(node: Node) -> None:
     """After PostgreSQL, which archives from its first second; what it could not send yet has waited."""
-    settle(packages_=PACKAGES, files=files(node), units_=UNITS)
+    settle(
+        packages_=PACKAGES,
+        files=files(node),
+        units_=wanted(node),
+    )
     repository(name="Make the repository and the first backup", instance=node.instance)

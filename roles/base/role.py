@@ -46,7 +46,7 @@ def files(node: Node) -> list[Entry]:
     """Settings that belong to no other role."""
     dropin = "/etc/systemd/system/apt-daily-upgrade.timer.d"
     return [
-        Directory("/var/lib/mastodon-gov", mode=0o700),
+        Directory("/var/lib/mastodon-gov", mode=0o711),
         Directory("/usr/local/lib/mastodon-gov"),
         Directory(FACTS),
         program("base", "facts_lib.py", "/usr/local/lib/mastodon-gov/facts_lib.py", mode=0o644),

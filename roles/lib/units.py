@@ -118,8 +118,6 @@ def _skipped(now: dict[str, str]) -> bool:
 def _command(unit: Unit, word: str) -> StringCommand:
     """One systemctl call; a start is watched for a unit that dies at once, which systemd calls a success."""
     name = QuoteString(unit.name)
-    if word == "enable":
-        return StringCommand("systemctl enable", name)
     if word == "mask --now":
         return StringCommand("systemctl mask --now", name, "&& { systemctl reset-failed", name, "2>/dev/null; true; }")
     steps: list[object] = [f"{unit.check} &&"] if unit.check else []
@@ -143,6 +141,10 @@ def units(wanted: list[Unit]) -> Commands:
         seen.units.get(u.name, {}).get("LoadState") == "not-found" for u in wanted
     ):
         yield StringCommand("systemctl daemon-reload")
-    for unit in wanted:
-        for word in actions(unit, seen):
+    words = [(unit, word) for unit in wanted for word in actions(unit, seen)]
+    # Together: systemd reads all its units anew after every `enable`.
+    if enabled := [QuoteString(unit.name) for unit, word in words if word == "enable"]:
+        yield StringCommand("systemctl enable", *enabled)
+    for unit, word in words:
+        if word != "enable":
             yield _command(unit, word)

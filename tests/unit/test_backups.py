@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import configparser
 import copy
-import importlib.util
-from pathlib import Path
+import time
 from typing import Any
 
 import pytest
 
 from mastodon_gov.instance import Node
+from roles.backups.files.backup_problems import problems
+from roles.backups.files.backup_repository import holes, lsn_after, position, verified
+from roles.backups.files.backup_status import dropped
 from roles.backups.role import BackupState, files, refusal, steps
 from roles.lib.files import ManagedFile
 from tests.unit.storage_sample import CIPHER, OWNER_KEY, WRITER, instance, node, storage
-
-PROGRAM = Path(__file__).parents[2] / "roles" / "backups" / "files" / "backup_status.py"
-
-
-def program() -> Any:
-    """backup-status as a module."""
-    spec = importlib.util.spec_from_file_location("backup_status", PROGRAM)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def written(at: Node) -> dict[str, ManagedFile]:
@@ -80,21 +70,35 @@ def test_the_timer_says_utc() -> None:
 
 
 GOOD: dict[str, Any] = {
+    "at": 1_000_000,
     "repository": {"code": 0, "message": "ok", "system_ids": ["71"]},
-    "archiver": {"mode": "on", "ready": 0, "oldest_ready_age": None, "system_id": "71"},
+    "archiver": {
+        "mode": "on",
+        "ready": 0,
+        "oldest_ready_age": None,
+        "system_id": "71",
+        "timeout": 60,
+        "disk_percent": 20,
+    },
     "label": "20261121-023000F",
     "damaged": False,
     "last_full": 1000,
     "last_full_age": 3600,
+    "full_every": 1,
     "dropped_wal": [],
+    "wal": {"holes": 0, "heartbeat": {"written_age": 20, "first_age": 80000, "repository_age": 70}},
+    "verify": {"at": 990_000, "wrong": "", "holes": 0},
+    "manifest": {"label": "20261121-023000F"},
 }
+BEAT = GOOD["wal"]["heartbeat"]
+SECOND = {"code": 0, "message": "ok", "last_age": 100}
 
 
 def state(**changes: dict[str, Any] | Any) -> dict[str, Any]:
     """GOOD with parts of it changed."""
     found = copy.deepcopy(GOOD)
     for key, value in changes.items():
-        found[key] = {**found[key], **value} if isinstance(value, dict) else value
+        found[key] = {**found.get(key, {}), **value} if isinstance(value, dict) else value
     return found
 
 
@@ -162,24 +166,84 @@ def test_the_fact_reads_systemd_and_the_program() -> None:
         ({"archiver": {"ready": 1, "oldest_ready_age": 301}}, "1 WAL files wait"),
         ({"archiver": {"system_id": "99"}}, "another database cluster"),
         ({"dropped_wal": ["0A", "0B"]}, "2 WAL files were thrown away"),
+        ({"full_every": 7, "last_full_age": 171 * 3600}, "older than 170 hours"),
+        ({"wal": {"holes": 2}}, "2 WAL files are missing from the repository"),
+        ({"wal": {"heartbeat": {**BEAT, "repository_age": 400}}}, "the last 400 s would be lost with it"),
+        ({"wal": {"heartbeat": {**BEAT, "repository_age": None}}}, "the last 80000 s would be lost with it"),
+        ({"wal": {"heartbeat": {**BEAT, "written_age": 500}}}, "The last heartbeat was written 500 s ago"),
+        ({"verify": {"wrong": "checksum invalid: 1"}}, "do not verify: checksum invalid: 1"),
+        ({"verify": {"at": 500_000}}, "last verified more than 3 days ago"),
+        ({"manifest": {"label": "20261120-023000F"}}, "Backup 20261121-023000F has no manifest"),
+        ({"manifest": None}, "Backup 20261121-023000F has no manifest"),
+        ({"second": {**SECOND, "code": 99, "message": "no disk"}}, "second backup repository is not in order: no disk"),
+        ({"second": {**SECOND, "last_age": None}}, "The second backup repository has no backup of the last 26 hours"),
     ],
 )
 def test_each_problem_has_its_sentence(changes: dict[str, Any], expected: str) -> None:
-    found = program().problems(state(**changes))
+    found = problems(state(**changes))
     assert len(found) == 1
     assert expected in found[0]
 
 
 def test_no_problem_no_sentence() -> None:
-    assert program().problems(GOOD) == []
+    assert problems(GOOD) == []
 
 
-def test_dropped_wal_counts_until_the_next_backup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = program()
-    monkeypatch.setattr(module, "LOG", str(tmp_path))
+def test_dropped_wal_counts_until_the_next_backup() -> None:
     line = "2026-11-21 11:20:58.123 P00   WARN: dropped WAL file '0000000100000000000000C9' because archive queue"
-    (tmp_path / "social-archive-push-async.log").write_text(f"-------------------PROCESS START\n{line} exceeded 64MB\n")
-    (tmp_path / "other-archive-push-async.log").write_text(line)
-    at = module.time.mktime((2026, 11, 21, 11, 20, 58, 0, 0, -1))
-    assert module.dropped("social", at - 1) == ["0000000100000000000000C9"]
-    assert module.dropped("social", at + 1) == []
+    text = f"-------------------PROCESS START\n{line} exceeded 64MB\n"
+    at = time.mktime((2026, 11, 21, 11, 20, 58, 0, 0, -1))
+    assert dropped(text, at - 1) == ["0000000100000000000000C9"]
+    assert dropped(text, at + 1) == []
+
+
+def test_full_waiting_wal_names_the_disk() -> None:
+    found = problems(state(archiver={"ready": 30, "disk_percent": 80}))
+    assert "80 % full while WAL waits" in found[1]
+
+
+@pytest.mark.parametrize(
+    ("there", "waiting", "expected"),
+    [
+        ({5, 6, 7}, set(), ([], 7)),
+        ({5, 7}, set(), ([6], 5)),
+        ({5, 7}, {6}, ([], 5)),
+        ({3, 4, 5}, set(), ([], 5)),
+        ({6}, set(), ([5], 4)),
+        (set(), set(), ([], 4)),
+    ],
+    ids=["whole", "a hole", "not sent yet", "older ones", "the first is missing", "nothing"],
+)
+def test_holes_in_the_wal(there: set[int], waiting: set[int], expected: tuple[list[int], int]) -> None:
+    assert holes(there, 5, waiting) == expected
+
+
+def test_positions_go_on_over_logs_and_timelines() -> None:
+    last, first = "0000000100000002000000FF", "000000020000000300000000"
+    assert position(first) == position(last) + 1 == 3 * 256
+    assert lsn_after(position(last)) == "3/0"
+    assert lsn_after(position("00000001000000000000000C")) == "0/D000000"
+
+
+GOOD_VERIFY = """stanza: social
+status: ok
+  archiveId: 17-1, total WAL checked: 12, total valid WAL: 12
+    missing: 0, checksum invalid: 0, size invalid: 0, other: 0
+  backup: 20261121-172054F, status: valid, total files checked: 1261, total valid files: 1261
+    missing: 0, checksum invalid: 0, size invalid: 0, other: 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "good"),
+    [
+        (("", ""), True),
+        (("status: ok", "status: error"), False),
+        (("checksum invalid: 0, size", "checksum invalid: 1, size"), False),
+        (("status: valid", "status: invalid"), False),
+        (("  backup: 20261121-172054F, status: valid", "  nothing"), False),
+        ((GOOD_VERIFY, ""), False),
+    ],
+)
+def test_only_what_says_good_is_good(change: tuple[str, str], good: bool) -> None:
+    assert verified(GOOD_VERIFY.replace(*change))[0] is good

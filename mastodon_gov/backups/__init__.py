@@ -1,0 +1,1 @@
+"""The backup set as the control node sees it: manifests and configurations in the locked bucket, escrow, export."""

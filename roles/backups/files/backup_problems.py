@@ -1,0 +1,113 @@
+"""What is wrong with the backups, as sentences for a person. A pure function of what backup_status observed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Two hours for a nightly backup to run (control MFG-BAK-01); more waiting WAL than a busy minute makes (seconds,
+# segments, percent).
+LATE, READY, READY_AGE, DISK = 2 * 3600, 10, 300, 75
+VERIFY_AGE = 3 * 86400
+# A lost host loses archive_timeout, the upload, the minute between two heartbeats, and a margin.
+UPLOAD, BEAT, MARGIN = 60, 60, 60
+RUN_BACKUP = "Run `systemctl start mfg-backup-incr.service` now."
+
+
+def problems(state: dict[str, Any]) -> list[str]:
+    """No sentence is good."""
+    return [
+        *_repository(state),
+        *_archiver(state),
+        *_history(state),
+        *_verified(state),
+        *_second(state),
+    ]
+
+
+def _repository(state: dict[str, Any]) -> list[str]:
+    repo, age = state["repository"], state["last_full_age"]
+    if repo["code"] != 0:
+        return [f"The backup repository is not in order: {repo['message']}."]
+    hours = (state["full_every"] * 86400 + LATE) // 3600
+    if age is None or age > hours * 3600:
+        return [f"The last full backup is older than {hours} hours: see `journalctl -u mfg-backup.service`."]
+    return []
+
+
+def _archiver(state: dict[str, Any]) -> list[str]:
+    wal, repo, found = state["archiver"], state["repository"], []
+    if state["damaged"]:
+        found.append(f"Backup {state['label']} found damaged pages in the database: check the disk, then restore.")
+    if "error" in wal:
+        return [*found, f"PostgreSQL does not answer: {wal['error']}"]
+    if wal["mode"] != "on":
+        found.append("PostgreSQL does not archive WAL (archive_mode is off): run deploy.")
+    if wal["ready"] > READY or (wal["oldest_ready_age"] or 0) > READY_AGE:
+        found.append(f"{wal['ready']} WAL files wait for the backup store: is it reachable from this host?")
+        if wal["disk_percent"] > DISK:
+            found.append(
+                f"The disk of the WAL is {wal['disk_percent']} % full while WAL waits: PostgreSQL stops when it is "
+                "full. Open the way to the backup store, or enlarge the disk. Delete nothing in pg_wal."
+            )
+    if repo["system_ids"] and wal["system_id"] != repo["system_ids"][-1]:
+        found.append("The backup repository belongs to another database cluster.")
+    return found
+
+
+def _history(state: dict[str, Any]) -> list[str]:
+    """Holes in the WAL, and how old the newest sign of life in the repository is."""
+    found, wal = [], state["wal"] or {}
+    if state["dropped_wal"]:
+        found.append(
+            f"{len(state['dropped_wal'])} WAL files were thrown away since the last backup: until the next one ends "
+            f"there is a hole in the history. {RUN_BACKUP}"
+        )
+    elif wal.get("holes"):
+        found.append(
+            f"{wal['holes']} WAL files are missing from the repository since backup {state['label']}: until the next "
+            f"one ends nobody can restore what came after them. {RUN_BACKUP}"
+        )
+    beat, limit = wal.get("heartbeat"), 0
+    if beat:
+        limit = 2 * state["archiver"]["timeout"] + UPLOAD + BEAT + MARGIN
+        age = beat["repository_age"] if beat["repository_age"] is not None else beat["first_age"]
+        if beat["written_age"] > 2 * BEAT + MARGIN:
+            found.append(
+                f"The last heartbeat was written {beat['written_age']} s ago: see "
+                "`journalctl -u mfg-heartbeat.service`. Without it nobody knows what a lost host would lose."
+            )
+        elif age > limit:
+            found.append(
+                f"If this host were lost now, the last {age} s would be lost with it (at most {limit} are expected): "
+                "is the backup store reachable from this host?"
+            )
+    return found
+
+
+def _verified(state: dict[str, Any]) -> list[str]:
+    verify, found = state["verify"], []
+    if verify and verify["wrong"]:
+        found.append(
+            f"The backups do not verify: {verify['wrong']}. Take a full backup (`systemctl start mfg-backup.service`), "
+            "and ask who or what changed the repository."
+        )
+    elif verify and state["at"] - verify["at"] > VERIFY_AGE:
+        found.append("The backups were last verified more than 3 days ago: see `journalctl -u mfg-backup-verify`.")
+    if state["label"] and (state["manifest"] or {}).get("label") != state["label"]:
+        found.append(
+            f"Backup {state['label']} has no manifest, so nobody knows which release and secrets belong to it. "
+            "Run `systemctl start mfg-backup-manifest.service`."
+        )
+    return found
+
+
+def _second(state: dict[str, Any]) -> list[str]:
+    repo = state.get("second")
+    if repo and repo["code"] != 0:
+        return [f"The second backup repository is not in order: {repo['message']}."]
+    if repo and (repo["last_age"] is None or repo["last_age"] > 86400 + LATE):
+        return [
+            "The second backup repository has no backup of the last 26 hours: "
+            "see `journalctl -u mfg-backup-second.service`."
+        ]
+    return []
