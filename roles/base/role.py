@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from mastodon_gov.instance import Node
+from roles.base.passwords import passwords
+from roles.base.system import mended
 from roles.lib import deploy
 from roles.lib.accounts import Account, accounts
-from roles.lib.files import Directory, Entry
+from roles.lib.files import Directory, Entry, ManagedFile
+from roles.lib.live import live
 from roles.lib.packages import packages
 from roles.lib.render import FACTS, facts_program, facts_roles, managed, program
 from roles.lib.settle import settle
 from roles.lib.units import Unit
 
-PACKAGES = ["ca-certificates", "chrony", "python3", "sudo", "unattended-upgrades", "zstd"]
-GROUPS = ["mfg-admin", "mfg-deploy", "mfg-audit"]
+PACKAGES = ["ca-certificates", "chrony", "libpam-pwquality", "python3", "sudo", "unattended-upgrades", "zstd"]
+# Nobody is in sugroup, and only its members may use su: people act for others through sudo, which keeps a record.
+GROUPS = ["mfg-admin", "mfg-deploy", "mfg-audit", "sugroup"]
 AUDITOR = Account("auditor", "/home/auditor", ("mfg-audit",), "/bin/bash", system=False)
 
 UNITS = [
     Unit("systemd-sysctl.service", reads=("/etc/sysctl.d/60-mfg.conf",)),
+    Unit("mfg-mounts.service"),
     Unit("systemd-journald.service", reads=("/etc/systemd/journald.conf.d/60-mfg.conf",)),
     Unit("chrony.service", reads=("/etc/chrony/chrony.conf",)),
     Unit("apt-daily-upgrade.timer"),
@@ -28,8 +33,22 @@ UNITS = [
 SERVICES = [
     Account("mastodon", "/var/lib/mastodon"),
     Account("mastodon-owner", "/var/lib/mastodon-owner", ("mastodon",)),
-    Account("postgres", "/var/lib/postgresql", shell="/bin/bash"),
+    Account("postgres", "/var/lib/postgresql"),
 ]
+# Laid out like their templates, readable by everybody.
+PLAIN = (
+    "/etc/apt/apt.conf.d/60-mfg",
+    "/etc/chrony/chrony.conf",
+    "/etc/modprobe.d/60-mfg.conf",
+    "/etc/profile.d/60-mfg.sh",
+    "/etc/security/limits.d/90-mfg.conf",
+    "/etc/sysctl.d/60-mfg.conf",
+    "/etc/systemd/coredump.conf.d/60-mfg.conf",
+    "/etc/systemd/journald.conf.d/60-mfg.conf",
+    "/etc/systemd/system/apt-daily-upgrade.timer.d/60-mfg.conf",
+    "/etc/systemd/system/mfg-mounts.service",
+    "/etc/systemd/system/mfg-rollback.service",
+)
 
 
 def people(node: Node) -> list[Account]:
@@ -44,21 +63,17 @@ def people(node: Node) -> list[Account]:
 
 def files(node: Node) -> list[Entry]:
     """Settings that belong to no other role."""
-    dropin = "/etc/systemd/system/apt-daily-upgrade.timer.d"
     return [
         Directory("/var/lib/mastodon-gov", mode=0o711),
         Directory("/usr/local/lib/mastodon-gov"),
         Directory(FACTS),
         program("base", "facts_lib.py", "/usr/local/lib/mastodon-gov/facts_lib.py", mode=0o644),
         facts_program("base"),
+        Directory("/etc/systemd/coredump.conf.d"),
         Directory("/etc/systemd/journald.conf.d"),
-        Directory(dropin),
-        managed("base/etc/sysctl.d/60-mfg.conf", "/etc/sysctl.d/60-mfg.conf", node),
-        managed("base/etc/systemd/journald.conf.d/60-mfg.conf", "/etc/systemd/journald.conf.d/60-mfg.conf", node),
-        managed("base/etc/apt/apt.conf.d/60-mfg", "/etc/apt/apt.conf.d/60-mfg", node),
-        managed("base/etc/systemd/system/apt-daily-upgrade.timer.d/60-mfg.conf", f"{dropin}/60-mfg.conf", node),
-        managed("base/etc/systemd/system/mfg-rollback.service", "/etc/systemd/system/mfg-rollback.service", node),
-        managed("base/etc/chrony/chrony.conf", "/etc/chrony/chrony.conf", node),
+        Directory("/etc/systemd/system/apt-daily-upgrade.timer.d"),
+        *(managed(f"base{path}", path, node) for path in PLAIN),
+        ManagedFile("/etc/cron.allow", "root\n"),
         managed(
             "base/etc/sudoers.d/10-mfg",
             "/etc/sudoers.d/10-mfg",
@@ -72,7 +87,9 @@ def files(node: Node) -> list[Entry]:
 
 @deploy("Base")
 def base(node: Node) -> None:
-    """Packages first: the files of one may not exist before it."""
+    """Packages first: the files of one may not exist before it. What making accounts spoils is mended after it."""
     packages(name="Install packages", names=PACKAGES)
     accounts(name="Settle people", wanted=[*SERVICES, *people(node)], groups=GROUPS, only=("mfg-admin", "mfg-audit"))
     settle(files=files(node), units_=UNITS)
+    passwords(node)
+    live(name="Mend what others have changed", wanted=mended(node))

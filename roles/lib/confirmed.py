@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Sequence
 
 from pyinfra import host, state
 from pyinfra.api import FactBase, FunctionCommand, OperationError, QuoteString, StringCommand, operation
@@ -73,29 +74,41 @@ def confirmed_file(file: ManagedFile, apply: str, live: str, unit: str) -> Comma
     if same_file and before and before == now:
         return
     # Programs inside a program: the words are quoted by hand, because a QuoteString would print its own name.
-    old, path, script = (
-        shlex.quote(word) for word in (f"/var/lib/mastodon-gov/{unit}.before", file.path, f"{PENDING}/{unit}")
-    )
+    old, path = (shlex.quote(word) for word in (f"/var/lib/mastodon-gov/{unit}.before", file.path))
+    keep = f"rm -f {old}; [ ! -e {path} ] || cp -p {path} {old}"
     restore = f"if [ -e {old} ]; then cp -p {old} {path}; else rm -f {path}; fi"
+    done = f"{live} 2>/dev/null | sha256sum | cut -c1-64 > {record}"
+    yield from guarded(unit, [file.make()], keep=keep, restore=restore, apply=apply, done=done)
+
+
+def guarded(  # noqa: PLR0913
+    unit: str, change: Sequence[StringCommand], *, keep: str, restore: str, apply: str, done: str
+) -> Commands:
+    """A change that can lock us out, and the way back unless a new connection can be opened; shell commands.
+
+    + keep, restore: save what there was before, and put it back
+    + apply: has the host use what was changed or restored
+    + done: records what was confirmed
+    """
+    script = f"{PENDING}/{unit}"
     # The copy is taken only when no rollback is pending: it may be the last state that was good. The script appears
     # whole, after the copy it needs; a host that restarts runs it before the network (mfg-rollback.service).
-    keep = (
-        f"[ -e {script} ] || {{ rm -f {old}; [ ! -e {path} ] || cp -p {path} {old}; "
-        f"printf '%s\\n' {shlex.quote(restore)} > {script}.new; sync; mv {script}.new {script}; }}"
+    kept = (
+        f"[ -e {script} ] || {{ {keep}; printf '%s\\n' {shlex.quote(restore)} > {script}.new; sync; "
+        f"mv {script}.new {script}; }}"
     )
     timed = f"sh {script} && {{ {apply}; }}; rm -f {script}"
     arm = (
         f"systemctl is-active -q {unit}-rollback.timer || systemd-run -q --collect --unit={unit}-rollback "
         f"--on-active={ROLLBACK_AFTER} --timer-property=AccuracySec=1s sh -c {shlex.quote(timed)}"
     )
-    yield StringCommand("sh -c", QuoteString(f"mkdir -p {PENDING} && {{ {keep}; }} && {{ {arm}; }}"))
-    yield file.make()
+    yield StringCommand("sh -c", QuoteString(f"mkdir -p {PENDING} && {{ {kept}; }} && {{ {arm}; }}"))
+    yield from change
     yield StringCommand(apply)
     yield FunctionCommand(_probe, (), {})
     confirm = (
         f"systemctl is-active -q {unit}-rollback.timer || "
         "{ echo 'the rollback was faster than the confirmation; run deploy again' >&2; exit 3; }; "
-        f"systemctl stop {unit}-rollback.timer && rm -f {script} && "
-        f"{live} 2>/dev/null | sha256sum | cut -c1-64 > {record}"
+        f"systemctl stop {unit}-rollback.timer && rm -f {script} && {done}"
     )
     yield StringCommand("sh -c", QuoteString(confirm))

@@ -1,0 +1,51 @@
+"""Settings of the running system that no file of ours decides alone: looked at, compared, mended; one fact for all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pyinfra import host
+from pyinfra.api import FactBase, QuoteString, StringCommand, operation
+
+from roles.lib import Commands
+
+
+@dataclass(frozen=True)
+class Live:
+    """`look` is a shell command that prints one value, and prints `wanted` where there is nothing to set (a kernel
+    that belongs to somebody else). `mend` runs when it printed something else; then it must print `wanted`."""
+
+    what: str
+    look: str
+    wanted: str
+    mend: str
+
+
+class Looks(FactBase[list[str]]):
+    """What each look prints, in order; spaces and line ends become one space."""
+
+    default = list
+
+    def command(self, looks: list[str]) -> StringCommand:
+        """One shell for all; it always exits 0, as a failing fact would fail the host."""
+        return StringCommand("sh -c", QuoteString("\n".join(map(_line, looks)) + "\ntrue"))
+
+    def process(self, output: list[str]) -> list[str]:
+        """One value a line."""
+        return [" ".join(line.split()) for line in output]
+
+
+def _line(look: str) -> str:
+    return f"echo = $({{ {look}; }} 2>/dev/null)"
+
+
+@operation()
+def live(wanted: list[Live]) -> Commands:
+    """Mend what differs; a mend that does not hold is a failure, or every later run would mend it again."""
+    seen = host.get_fact(Looks, looks=[each.look for each in wanted])
+    for each, found in zip(wanted, seen, strict=True):
+        if found != f"= {each.wanted}".rstrip():
+            failed = f"{each.what}: it is still not {each.wanted!r}. Look at it with: {each.look}"
+            again = f'[ "$(echo $({{ {each.look}; }} 2>/dev/null))" = "$1" ] || {{ echo "$2" >&2; exit 1; }}'
+            script = f"{{ {each.mend}; }} && {again}"
+            yield StringCommand("sh -c", QuoteString(script), "sh", QuoteString(each.wanted), QuoteString(failed))
