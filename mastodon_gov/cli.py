@@ -19,6 +19,7 @@ VERBS = {
     "plan": "mastodon_gov.deploying:plan",
     "deploy": "mastodon_gov.deploying:deploy",
     "status": "mastodon_gov.status:status",
+    "audit": "mastodon_gov.audit.cli:audit",
     "owner": "mastodon_gov.status:owner",
     "invite": "mastodon_gov.invite:invite",
     "invitations": "mastodon_gov.invite:invitations",

@@ -83,10 +83,11 @@ def read_model(path: Path, model: type[Model]) -> Model:
     try:
         return model.model_validate(yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader))
     except (ValidationError, yaml.YAMLError, OSError, UnicodeDecodeError):
-        return _slowly(path, model)
+        return read_carefully(path, model)
 
 
-def _slowly(path: Path, model: type[Model]) -> Model:
+def read_carefully(path: Path, model: type[Model]) -> Model:
+    """As `read_model`, also for a key that stands twice and for YAML's guesses: what people outside write."""
     document = read(path)
     refuse(document.problems, [document.file])
     try:

@@ -37,6 +37,10 @@ class CouldNotLook(Exception):  # not an error of the check: it becomes "not run
     """A fact could not be observed; the text says why."""
 
 
+class Foreseen(CouldNotLook):
+    """It could not, and that was known before: it stands on the pinned list, needs a kernel, or is a probe."""
+
+
 class Facts(dict[str, Any]):
     """A part of what a program said. Taking out what could not be looked at raises CouldNotLook, at any depth."""
 

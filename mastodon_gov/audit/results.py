@@ -34,6 +34,7 @@ class Check:
     reason: str = ""
     at: str = ""
     seconds: float = 0.0
+    foreseen: bool = False  # not run, and the pinned list, a container or --probe says so
 
     @classmethod
     def from_line(cls, told: Mapping[str, Any]) -> Check:
@@ -50,6 +51,11 @@ class Verdict:
     checks: tuple[Check, ...] = ()
     reason: str = ""
 
+    @property
+    def foreseen(self) -> bool:
+        """Whether it did not run as the pinned list says."""
+        return self.state is State.NOT_RUN and all(check.foreseen for check in self.checks)
+
 
 @dataclass(frozen=True)
 class Session:
@@ -63,13 +69,18 @@ class Session:
 
 
 def verdict(control: Control, checks: Collection[Check], pinned: Mapping[str, str]) -> Verdict:
-    """Failed beats not run beats passed: a control passes only if everything of it was looked at and was right."""
+    """Failed beats not run beats passed: a control passes only if everything of it was looked at and was right. What
+    was foreseen not to run (a probe without --probe) decides only when there is nothing else."""
+    checks = [check for check in checks if not check.foreseen] or list(checks)
     for state in (State.FAILED, State.NOT_RUN):
         if found := [check for check in checks if check.state is state]:
             reasons = dict.fromkeys(check.reason for check in found if check.reason)
             return Verdict(control, state, tuple(checks), " ".join(reasons))
     if not checks:
-        return Verdict(control, State.NOT_RUN, (), pinned.get(control.id, "No test of it ran."))
+        if control.id in pinned:
+            return Verdict(control, State.NOT_RUN, (), pinned[control.id])
+        missing = Check(control.id, "", control.role, "", State.NOT_RUN, reason="No test of it ran.")
+        return Verdict(control, State.NOT_RUN, (missing,), missing.reason)
     return Verdict(control, State.PASSED, tuple(checks))
 
 

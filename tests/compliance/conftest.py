@@ -18,7 +18,7 @@ import pytest
 
 from mastodon_gov.audit import outside
 from mastodon_gov.audit.catalogue import Control, Test, faults, load, load_pinned
-from mastodon_gov.audit.facts import Account, CouldNotLook, Facts, Hosts, hosts_of
+from mastodon_gov.audit.facts import Account, CouldNotLook, Facts, Foreseen, Hosts, hosts_of
 from mastodon_gov.audit.results import Check, State
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance import Instance
@@ -189,13 +189,13 @@ def _looks(request: pytest.FixtureRequest) -> None:
     """What cannot be looked at here is not run, with its reason."""
     control = load()[controls_of(request.node)[0]]
     if any(request.node.iter_markers("probe")) and not request.config.getoption("--probe"):
-        raise CouldNotLook("This check writes or provokes; it runs only with --probe.")
+        raise Foreseen("This check writes or provokes; it runs only with --probe.")
     if request.getfixturevalue("instance").lab and control.id in load_pinned().lab:
-        raise CouldNotLook(load_pinned().lab[control.id])
+        raise Foreseen(load_pinned().lab[control.id])
     if control.needs_kernel:
         known = request.getfixturevalue("hosts").facts(request.getfixturevalue("hostname"), "base")
         if known["host"]["container"]:
-            raise CouldNotLook(KERNEL)
+            raise Foreseen(KERNEL)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -208,6 +208,7 @@ def pytest_runtest_makereport(
     record.setdefault("began", call.start)
     if call.excinfo:
         record["state"], record["reason"] = judged(call.excinfo.value)
+        record["foreseen"] = isinstance(call.excinfo.value, Foreseen)
     elif call.when == "call" and "observed" not in record:
         record["state"], record["reason"] = State.FAILED, "The check recorded no evidence."
         report.outcome, report.longrepr = "failed", record["reason"]
@@ -236,6 +237,7 @@ def _check(item: pytest.Item, record: dict[str, Any]) -> Check:
         host=item.callspec.params.get("hostname", "") if hasattr(item, "callspec") else "",
         state=record.get("state", State.PASSED),
         reason=record.get("reason", ""),
+        foreseen=record.get("foreseen", False),
         at=datetime.fromtimestamp(record["began"], UTC).isoformat(timespec="seconds"),
         seconds=round(time.time() - record["began"], 3),
         **{name: record.get(name, "") for name in SEEN},
