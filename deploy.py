@@ -18,6 +18,7 @@ from roles.nginx.role import nginx
 from roles.object_storage.role import object_storage
 from roles.postgresql.role import postgresql, refuse_foreign
 from roles.redis.role import redis
+from roles.restore.role import restore
 from roles.ssh.role import ssh
 
 node: Node = host.data.node
@@ -37,6 +38,7 @@ mail(node)
 if "database" in node.groups:
     postgresql(node)
     backups(node)
+    restore(node)
 if "redis" in node.groups:
     redis(node)
 if "mastodon" in node.groups:

@@ -24,6 +24,7 @@ VERBS = {
     "invite": "mastodon_gov.invite:invite",
     "invitations": "mastodon_gov.invite:invitations",
     "revoke": "mastodon_gov.invite:revoke",
+    "restore": "mastodon_gov.restore:restore",
     "release": "mastodon_gov.release.cli:release",
     "secrets": "mastodon_gov.secrets.cli:secrets",
     "lab": "mastodon_gov.lab.cli:lab",

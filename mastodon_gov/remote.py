@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from mastodon_gov.errors import Refusal
 from mastodon_gov.instance import Instance
 
 UNREACHABLE = 255  # ssh's own exit code: the command never ran
+PROGRESS = re.compile(r"\.\.\. | *[0-9]+\.[0-9] s  ")
 
 
 @dataclass(frozen=True)
@@ -61,3 +64,21 @@ class Host:
             told = done.stderr.strip() or done.stdout.strip() or "it said nothing"
             raise Refusal(f"{self.name}: {words[0]} ended with {done.returncode}: {told}")
         return done.stdout
+
+    def follow(self, words: list[str]) -> str:
+        """As `run`, without a limit of time; what the command says of its progress is shown as it comes."""
+        process = subprocess.Popen(
+            self.ssh(words), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stdout  # noqa: S101  # both are pipes
+        assert process.stderr  # noqa: S101
+        told = []
+        for line in process.stderr:
+            if PROGRESS.match(line):
+                print(line, end="", file=sys.stderr, flush=True)
+            else:
+                told.append(line)
+        out = process.stdout.read()
+        if process.wait():
+            raise Refusal(f"{self.name}: {''.join(told).strip() or f'{words[0]} ended with {process.returncode}'}")
+        return out

@@ -1,0 +1,178 @@
+"""The verb `restore`: a copy of the database beside the running one, verified, then switched on request."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import re
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mastodon_gov.errors import Refusal
+from mastodon_gov.instance.load import load
+from mastodon_gov.inventory import members
+from mastodon_gov.remote import Host
+
+PROGRAM = "/usr/local/lib/mastodon-gov/restore.py"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+LOOKS_LIKE_TIME = re.compile(r"\d{4}-?\d\d-?\d\d")
+
+
+def moment(text: str, option: str) -> str:
+    """A time with its zone as PostgreSQL and pgBackRest read it, in UTC. Raises Refusal for one without zone."""
+    allowed = "a time with its zone, as in 2026-11-21T14:05:09+13:00 or 2026-11-21T01:05:09Z"
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise Refusal(f"{option}: found {text!r}. Allowed: {allowed}. Nothing was changed.") from None
+    if found.tzinfo is None:
+        raise Refusal(
+            f"{option}: found {text!r}, which has no time zone. Allowed: {allowed}. An hour more or less is an hour of "
+            "posts. Nothing was changed."
+        )
+    return f"{found.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}+00"
+
+
+def target(text: str) -> list[str]:
+    """Kind and value for the host's program. Raises Refusal for what is neither time nor name nor `latest`."""
+    if text == "latest":
+        return ["latest"]
+    if LOOKS_LIKE_TIME.match(text):
+        return ["time", moment(text, "--to")]
+    if NAME.fullmatch(text):
+        return ["name", text]
+    raise Refusal(f"--to: found {text!r}. Allowed: a time with zone, the name of a restore point, or latest.")
+
+
+def database_host(directory: Path) -> Host:
+    """The first host of the group `database`."""
+    return Host(members(directory)["database"][0], directory, load(directory))
+
+
+def journal(host: Host, what: str) -> None:
+    """Who did what, in the host's journal."""
+    host.run(["logger", "-t", "mastodon-gov", f"restore by {getpass.getuser()}: {what}"])
+
+
+def show_list(told: dict[str, Any]) -> None:
+    """Backups, names and the window, in UTC."""
+    click.echo(f"can be reached: {told['window']['oldest']} to {told['window']['newest']}")
+    for each in told["backups"]:
+        damaged = "  DAMAGED PAGES" if each["damaged"] else ""
+        click.echo(
+            f"backup  {each['stop']}  {each['type']:<5} {each['bytes'] / 2**20:8.0f} MiB  {each['label']}{damaged}"
+        )
+    for each in told["points"]:
+        click.echo(f"point   {each['time'][:19].replace('T', ' ')}+00:00  {each['name']}")
+
+
+def show_copy(told: dict[str, Any]) -> None:
+    """What the copy is, and what a switch to it would lose."""
+    report = told["done"]["verify"]["result"]
+    click.echo(f"verified copy of backup {told['label']}; last change {told['done']['recover']['result'] or 'unknown'}")
+    click.echo("it holds " + ", ".join(f"{count} {table}" for table, count in report["counts"].items()))
+    click.echo(f"a secret of it was {report['secret']}; manifest {report['manifest'] or 'none'}")
+    if not report["lost"]:
+        click.echo("what a switch would lose is not known: the running database does not answer")
+    lost = {table: count for table, count in report["lost"].items() if count or count is None}
+    newer = ", ".join(f"{'too many' if n is None else n} {table}" for table, n in lost.items())
+    click.echo(f"a switch loses what is newer: {newer or 'nothing'}")
+
+
+@click.command()
+@click.option("--list", "listing", is_flag=True, help="Show backups, restore points and the window. Changes nothing.")
+@click.option("--to", "to", help="A time with zone, the name of a restore point, or latest: restore it beside, verify.")
+@click.option("--as-of", help="Use the backups as they lay in the bucket at this time: after somebody destroyed them.")
+@click.option("--beside-only", is_flag=True, help="Leave the copy open for reading, and print how to open it.")
+@click.option("--switch", is_flag=True, help="Put the verified copy in the place of the database.")
+@click.option("--open", "opening", is_flag=True, help="Let visitors, mail and federation through again.")
+@click.option("--sign-off", is_flag=True, help="Remove the old database. Nothing leads back after that.")
+@click.option("--drop-beside", is_flag=True, help="Remove the copy.")
+@click.option("--state", is_flag=True, help="Show what was done so far. Changes nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+@click.pass_obj
+def restore(  # noqa: PLR0913, PLR0917  each is an option of the command line
+    directory: Path,
+    listing: bool,
+    to: str | None,
+    as_of: str | None,
+    beside_only: bool,
+    switch: bool,
+    opening: bool,
+    sign_off: bool,
+    drop_beside: bool,
+    state: bool,
+    as_json: bool,
+) -> None:
+    """Bring the database back to a moment. docs/operator/restore.md is the page for the night it is needed.
+
+    --to changes nothing but a directory beside the running database. --switch stops the application, keeps the old
+    database beside, and starts on the copy; only administrators reach it until --open. --sign-off removes the old one.
+    Run the same command again after an interruption: it goes on where it stopped.
+    """
+    verbs = {"list": listing, "open": opening, "sign-off": sign_off, "drop": drop_beside, "state": state}
+    chosen = [verb for verb, given in verbs.items() if given]
+    if len(chosen) + bool(to or switch) != 1 or (beside_only and (switch or not to)):
+        raise click.UsageError(
+            "Give one of --list, --to (with --switch or --beside-only), --switch, --open, --sign-off, "
+            "--drop-beside, --state."
+        )
+    host = database_host(directory)
+    then = ["--as-of", moment(as_of, "--as-of")] if as_of else []
+    if chosen:
+        told = json.loads(host.follow([PROGRAM, chosen[0], *then]))
+        if chosen[0] not in ("list", "state"):
+            journal(host, chosen[0])
+        _end(told, chosen[0], as_json)
+        return
+    told = {}
+    if to:
+        asked = target(to)
+        journal(host, f"beside, to {' '.join(asked)}")
+        told = json.loads(host.follow([PROGRAM, "beside", *asked, *then]))
+        if not as_json:
+            show_copy(told)
+    if beside_only:
+        told = json.loads(host.follow([PROGRAM, "look"]))
+        _end(told, "look", as_json)
+    elif switch or _wanted(as_json):
+        journal(host, "switch")
+        told = json.loads(host.follow([PROGRAM, "switch"]))
+        _end(told, "switch", as_json)
+    else:
+        _end(told, "beside", as_json)
+
+
+def _wanted(as_json: bool) -> bool:
+    """Ask a person; nobody else is asked."""
+    question = "Stop the application now and put this copy in the place of the database?"
+    return not as_json and sys.stdin.isatty() and click.confirm(question)
+
+
+NEXT = {
+    "beside": "The running database was not touched. Next: `restore --switch`, or `restore --drop-beside`.",
+    "switch": "It serves administrators only; no mail and no federation leave it. Look at it, then `restore --open`.",
+    "open": "Open again. The old database is kept until `restore --sign-off`.",
+    "sign-off": "The old database was removed.",
+    "drop": "The copy was removed.",
+}
+
+
+def _end(told: dict[str, Any], verb: str, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(told))
+    elif verb == "list":
+        show_list(told)
+    elif verb == "look":
+        click.echo(f"Read-only, on the host {told['psql']}\nRemove it with `restore --drop-beside`.")
+    elif verb == "state":
+        done = ", ".join(told.get("done", {}))
+        click.echo(
+            f"to {told['target']['kind']} {told['target']['value']}: {done}" if done else "no restore is under way"
+        )
+    else:
+        click.echo(NEXT[verb])

@@ -1,0 +1,364 @@
+"""A copy of the database from the backups, beside the running one: which backup, restore, start, recover.
+
+For restore.py and drill.py (root, Debian 13, standard library only). The copy never archives, listens on one socket in
+a directory of its own, and reaches nothing but the backup store. pgBackRest's exit codes are not believed.
+"""
+
+from __future__ import annotations
+
+import configparser
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+CONF = "/etc/pgbackrest.conf"
+PORT = "5499"
+ANSWER_WITHIN = 60  # seconds
+REPLAY_ROOM = 1 << 30  # bytes that replaying WAL may need beside the database itself
+LIVE = "postgresql@17-main.service"
+POINTS = "restore-points"
+NOT_REACHED = "recovery ended before configured recovery target was reached"
+
+
+class Refused(Exception):
+    """A sentence for a person."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where recovery stops: `kind` is time, name or latest. `as_of`: the repository as it was at this time (UTC)."""
+
+    kind: str
+    value: str = ""
+    as_of: str = ""
+
+    @property
+    def words(self) -> str:
+        """For a person."""
+        return "the newest moment" if self.kind == "latest" else f"{self.kind} {self.value}"
+
+
+@dataclass(frozen=True)
+class Copy:
+    """Where a copy lies, and whose it is."""
+
+    data: Path
+    run: Path
+    log: Path
+    user: str
+    unit: str
+
+
+def seconds(text: str) -> float:
+    """Seconds since 1970 of an ISO time with zone."""
+    return datetime.fromisoformat(text).timestamp()
+
+
+def iso(when: float) -> str:
+    """UTC, with the zone, as a person and PostgreSQL read it."""
+    return datetime.fromtimestamp(when, UTC).isoformat(sep=" ", timespec="seconds")
+
+
+def configured() -> tuple[str, configparser.SectionProxy]:
+    """The stanza, and the settings of the repository."""
+    conf = configparser.ConfigParser(interpolation=None)
+    with open(CONF, encoding="utf-8") as text:
+        conf.read_file(text)
+    return next(name for name in conf.sections() if name != "global"), conf["global"]
+
+
+def as_user(user: str, *words: str, given: str = "", timeout: float | None = ANSWER_WITHIN) -> Any:
+    """Run as an account, in a directory it may read. Refused when there is no answer in time."""
+    try:
+        return subprocess.run(
+            ["runuser", "-u", user, "--", *words],
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            cwd="/",
+        )
+    except subprocess.TimeoutExpired:
+        raise Refused(f"{words[0]} gave no answer within {timeout:.0f} s; is the backup store reachable?") from None
+
+
+def pgbackrest(target: Target, *words: str) -> list[str]:
+    """Command line for the repository, or for the repository as it was at `as_of`."""
+    then = [f"--repo-target-time={target.as_of}"] if target.as_of else []
+    return ["pgbackrest", f"--stanza={configured()[0]}", "--repo=1", *then, *words]
+
+
+def ask(target: Target, *words: str, user: str = "postgres") -> str:
+    """Standard output of a question to the repository. Refused with pgBackRest's first line when it cannot answer."""
+    quiet = ["--log-level-console=off", "--log-level-file=off", "--log-level-stderr=error"]
+    done = as_user(user, *pgbackrest(target, *quiet, *words))
+    if done.returncode:
+        raise Refused(f"The backup repository does not answer: {first_line(done.stderr)}.")
+    return str(done.stdout)
+
+
+def first_line(text: str) -> str:
+    """What went wrong, without what may be pieces of a file that was read with a wrong passphrase."""
+    lines = [line for line in text.strip().splitlines() if line.strip()] or ["it said nothing"]
+    code = re.search(r"<Code>(\w+)</Code>", text)
+    return lines[0].rstrip(":.")[:300] + (f" ({code[1]})" if code else "")
+
+
+def repository(target: Target, user: str = "postgres") -> dict[str, Any]:
+    """Backups, and the databases they are of. Refused, with a sentence, for a repository that is not good."""
+    try:
+        found: dict[str, Any] = json.loads(ask(target, "--output=json", "info", user=user), strict=False)[0]
+    except (ValueError, IndexError):
+        raise Refused("pgBackRest's answer cannot be read; see `pgbackrest info` on the host.") from None
+    status = found["repo"][0]["status"] if found.get("repo") else found["status"]
+    if status["code"]:
+        message = first_line(status["message"])
+        if "FormatError" in message or "CryptoError" in message:
+            raise Refused(
+                "The backups cannot be read with backups.cipher_pass of the secrets: they were made with another "
+                "passphrase. Put that one back with `mastodon-gov secrets edit`. Nothing was changed."
+            )
+        raise Refused(
+            f"The backup repository holds nothing that can be restored: {message}. If somebody deleted or overwrote "
+            "it, give a time before that with --as-of; the bucket keeps what was there. Nothing was changed."
+        )
+    return found
+
+
+def points(target: Target) -> list[dict[str, Any]]:
+    """Restore points by name, oldest first: name, time (UTC), lsn, wal. Their files lie beside pgBackRest's."""
+    listed = json.loads(ask(target, "--repo1-path=/", "--output=json", "repo-ls", POINTS) or "{}")
+    names = sorted(name for name, told in listed.items() if told.get("type") == "file")
+    texts = [ask(target, "--repo1-path=/", "--raw", "repo-get", f"{POINTS}/{name}") for name in names]
+    return [point for text in texts if {"name", "time", "lsn", "wal"} <= (point := json.loads(text)).keys()]
+
+
+def archived_until(target: Target, found: dict[str, Any]) -> float | None:
+    """When the newest WAL reached the repository (seconds since 1970); what was written after that is not in it."""
+    if not found.get("archive") or not found["archive"][-1].get("max"):
+        return None
+    archive = found["archive"][-1]
+    place = f"archive/{configured()[0]}/{archive['id']}/{archive['max'][:16]}"
+    listed = json.loads(ask(target, "--output=json", "repo-ls", place) or "{}")
+    return max((told["time"] for told in listed.values() if told.get("type") == "file"), default=None)
+
+
+def window(target: Target, found: dict[str, Any], now: float | None) -> tuple[float, float]:
+    """The oldest and the newest moment that can be reached; `now` while the database runs and can still archive."""
+    good = [each for each in found["backup"] if not each.get("error")] or found["backup"]
+    return good[0]["timestamp"]["stop"], now or archived_until(target, found) or good[-1]["timestamp"]["stop"]
+
+
+def choose(target: Target, found: dict[str, Any], now: float | None) -> dict[str, Any]:
+    """The newest backup that ended before the target. Refused for a target outside the window."""
+    backups: list[dict[str, Any]] = found["backup"]
+    if target.kind == "latest":
+        return backups[-1]
+    oldest, newest = window(target, found, now)
+    known = point_of(target) if target.kind == "name" else None
+    when = seconds(known["time"]) if known else seconds(target.value)
+    reach = f"What can be reached: {iso(oldest)} to {iso(newest)} (UTC). Nothing was changed."
+    if when < oldest:
+        raise Refused(f"{target.words} is before the end of the oldest backup. {reach}")
+    if when > newest:
+        raise Refused(f"{target.words} is after the newest change that is backed up. {reach}")
+    return [each for each in backups if each["timestamp"]["stop"] <= when][-1]
+
+
+def point_of(target: Target) -> dict[str, Any]:
+    """The restore point of this name; the newest, if a name was used twice."""
+    listed = points(target)
+    named = [each for each in listed if each["name"] == target.value]
+    if not named:
+        known = ", ".join(each["name"] for each in listed[-10:]) or "none"
+        raise Refused(f"There is no restore point '{target.value}'. Known: {known}. Nothing was changed.")
+    return named[-1]
+
+
+def binaries(found: dict[str, Any]) -> Path:
+    """PostgreSQL's programs for these backups. Refused when this host has another version."""
+    version = found["db"][-1]["version"]
+    place = Path(f"/usr/lib/postgresql/{version}/bin")
+    if not (place / "postgres").exists():
+        here = ", ".join(sorted(path.name for path in Path("/usr/lib/postgresql").glob("*"))) or "none"
+        raise Refused(
+            f"The backups are of PostgreSQL {version}, and this host has {here}. Restore with the release of this "
+            "product that made them. Nothing was changed."
+        )
+    return place
+
+
+def check_room(copy: Copy, backup: dict[str, Any]) -> None:
+    """Refused when the copy would not fit, before anything is written."""
+    place = next(parent for parent in copy.data.parents if parent.exists())
+    have = shutil.disk_usage(place).free + used(copy.data)
+    need = backup["info"]["size"] * 11 // 10 + REPLAY_ROOM
+    if have < need:
+        gib = 1 << 30
+        raise Refused(
+            f"The copy needs {need / gib:.1f} GiB at {place}, and {have / gib:.1f} GiB are free. Make room, or remove "
+            "what an earlier restore kept (`mastodon-gov restore --sign-off`). Nothing was changed."
+        )
+
+
+def used(place: Path) -> int:
+    """Bytes below a directory; 0 where there is none."""
+    return sum(path.lstat().st_size for path in place.rglob("*") if path.is_file()) if place.exists() else 0
+
+
+def fetch(copy: Copy, target: Target, label: str) -> None:
+    """Restore the files. What an interrupted run had fetched is kept where pgBackRest can tell."""
+    if copy.data.exists() and not (copy.data / "backup.manifest").exists():
+        shutil.rmtree(copy.data)
+    prepare(copy)
+    kind = {"time": ["--type=time", f"--target={target.value}", "--target-action=promote"]}
+    kind["name"] = ["--type=name", f"--target={target.value}", "--target-action=promote"]
+    spool = f"{copy.run}/spool"
+    place = [f"--pg1-path={copy.data}", f"--spool-path={spool}", f"--lock-path={spool}/lock", f"--log-path={copy.run}"]
+    words = pgbackrest(target, *place, f"--set={label}", "--archive-mode=off", *kind.get(target.kind, []))
+    done = as_user(copy.user, *words, "--log-level-console=off", "--log-level-stderr=error", "restore", timeout=None)
+    if done.returncode or not (copy.data / "PG_VERSION").exists():
+        raise Refused(
+            f"The backup {label} cannot be restored: {first_line(done.stderr)}. The running database was not touched. "
+            "Try an earlier --to, or see `pgbackrest verify`."
+        )
+
+
+def prepare(copy: Copy) -> None:
+    """Directories of the copy; those in /run are gone after a reboot."""
+    for place in (copy.data, copy.run, copy.run / "spool"):
+        place.mkdir(mode=0o700, exist_ok=True)
+        shutil.chown(place, copy.user, "postgres")
+    # The release's program that opens a secret comes through here.
+    os.chmod(copy.run, 0o711)  # noqa: S103
+
+
+def limits(copy: Copy, bin_: Path) -> list[str]:
+    """Settings that recovery refuses to have lower than the primary's."""
+    told = as_user(copy.user, str(bin_ / "pg_controldata"), str(copy.data)).stdout
+    found = re.findall(r"^(max_\w+) setting: +(\d+)$", told, re.M)
+    return [f"{name.replace('_xacts', '_transactions').replace('_xact', '_transaction')} = {n}" for name, n in found]
+
+
+def start(copy: Copy, bin_: Path, *, read_only: bool) -> None:
+    """Start the copy's server in a unit of its own, with the live unit's way to the backup store and no other."""
+    prepare(copy)
+    settings = [*limits(copy, bin_), "shared_buffers = 128MB", "jit = off", "hot_standby = on", "max_wal_size = 2GB"]
+    settings += ["log_line_prefix = '%m '", "log_timezone = 'UTC'", "timezone = 'UTC'"]
+    settings += [f"default_transaction_read_only = {'on' if read_only else 'off'}"]
+    users = [(copy.user, "postgres"), ("root", "postgres"), ("mastodon-owner", "mastodon_owner")]
+    write(copy, "postgresql.conf", settings)
+    write(copy, "pg_hba.conf", ["local all postgres,mastodon_owner peer map=copy"])
+    write(copy, "pg_ident.conf", [f"copy {system} {role}" for system, role in users])
+    # On the command line, because ALTER SYSTEM on the primary is in the copy's own file and would win otherwise.
+    own = {
+        "config_file": copy.run / "postgresql.conf",
+        "hba_file": copy.run / "pg_hba.conf",
+        "ident_file": copy.run / "pg_ident.conf",
+        "port": PORT,
+        "listen_addresses": "",
+        "unix_socket_directories": copy.run,
+        "unix_socket_permissions": "0777",
+        "external_pid_file": "",
+        "archive_mode": "off",
+        "primary_conninfo": "",
+        "synchronous_standby_names": "",
+        "shared_preload_libraries": "",
+        "logging_collector": "off",
+    }
+    words = [str(bin_ / "postgres"), "-D", str(copy.data)]
+    words += [word for name, value in own.items() for word in ("-c", f"{name}={value}")]
+    copy.log.unlink(missing_ok=True)
+    subprocess.run(["systemctl", "reset-failed", copy.unit], capture_output=True, check=False)
+    done = subprocess.run(["systemd-run", "--quiet", *box(copy), *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Refused(f"The copy of the database cannot be started: {first_line(done.stderr)}.")
+
+
+def write(copy: Copy, name: str, lines: list[str]) -> None:
+    """A file of the copy's server."""
+    path = copy.run / name
+    path.write_text("\n".join(lines) + "\n")
+    shutil.chown(path, copy.user, "postgres")
+
+
+def box(copy: Copy) -> list[str]:
+    """The unit: it writes into its own directories only, and reaches what PostgreSQL's own unit reaches."""
+    asked = ["systemctl", "show", LIVE, "-p", "IPAddressAllow,IPAddressDeny"]
+    shown = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    lists = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    reach = [f"{name}={net}" for name, nets in lists.items() for net in nets.split()]
+    properties = [
+        *(f"User={copy.user}", "Group=postgres", "KillSignal=SIGINT", "KillMode=mixed", "TimeoutStopSec=600"),
+        *("ProtectSystem=strict", "ProtectHome=yes", "PrivateTmp=yes", "NoNewPrivileges=yes", "UMask=0077"),
+        *(f"StandardError=append:{copy.log}", f"StandardOutput=append:{copy.log}"),
+        f"ReadWritePaths={copy.data} {copy.run}",
+        *reach,
+    ]
+    return [f"--unit={copy.unit}", *(word for each in properties for word in ("-p", each))]
+
+
+def stop(copy: Copy) -> None:
+    """Shut the copy down in order; nothing to do when it does not run."""
+    subprocess.run(["systemctl", "stop", copy.unit], capture_output=True, check=False)
+
+
+def runs(copy: Copy) -> bool:
+    return subprocess.run(["systemctl", "is-active", "-q", copy.unit], check=False).returncode == 0
+
+
+def sql(copy: Copy, text: str, database: str = "postgres", *, writable: bool = False) -> str:
+    """Rows of a statement on the copy. Refused when the copy is gone or refuses."""
+    words = [
+        "psql",
+        "-XqtA",
+        "-v",
+        "ON_ERROR_STOP=1",
+        "-h",
+        str(copy.run),
+        "-p",
+        PORT,
+        "-U",
+        "postgres",
+        "-d",
+        database,
+    ]
+    switch = "SET default_transaction_read_only = off;\n" if writable else ""
+    done = as_user(copy.user, *words, "-f", "-", given=switch + text, timeout=None)
+    if done.returncode:
+        raise Refused(f"The copy of the database does not answer: {first_line(done.stderr)}.")
+    return str(done.stdout).strip()
+
+
+def recover(copy: Copy, target: Target) -> str | None:
+    """Wait until recovery has ended and the server still lives; returns the time of the last transaction (log's words).
+
+    A server that cannot reach its target answers at first and dies seconds later (storage-backup-ha §2).
+    """
+    while runs(copy):
+        try:
+            if sql(copy, "select pg_is_in_recovery()") == "f":
+                break
+        except Refused:
+            pass  # not up yet, or just gone: the unit says which
+        time.sleep(0.2)
+    log = copy.log.read_text(errors="replace") if copy.log.exists() else ""
+    last = re.findall(r"last completed transaction was at log time (\S+ \S+)", log)
+    if runs(copy):
+        return last[-1] if last else None
+    if NOT_REACHED in log:
+        reached = f"the last change in them is of {last[-1]}" if last else "they end before any change"
+        raise Refused(
+            f"The backups do not reach {target.words}: {reached}. Either it lies after the last change, or WAL before "
+            "it is missing. Choose that time or an earlier one. The running database was not touched."
+        )
+    words = [line for line in log.splitlines() if re.search(r"FATAL|PANIC|ERROR", line)][-3:]
+    raise Refused(f"The copy's server ended during recovery: {' '.join(words) or 'it said nothing'}.")

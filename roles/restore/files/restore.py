@@ -1,0 +1,246 @@
+#!/usr/bin/python3
+"""Restore the database beside the running one, verify it, then switch. Runs as root on the database's host.
+
+    restore.py list [--as-of TIME]                    what can be restored (JSON)
+    restore.py beside KIND [VALUE] [--as-of TIME]     KIND is time, name or latest; restores and verifies
+    restore.py look                                   start the verified copy, for reading only
+    restore.py switch                                 put the verified copy in the place of the database
+    restore.py open                                   let visitors, mail and federation through again
+    restore.py sign-off | drop                        remove the old database | the copy
+    restore.py state                                  what was done so far (JSON)
+
+Each step is written down when it is done, so the same command goes on where a killed one stopped. Exit 1: a sentence.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from roles.restore.files import recovery, switching, verify
+    from roles.restore.files.recovery import Copy, Refused, Target
+else:
+    import recovery
+    import switching
+    import verify
+    from recovery import Copy, Refused, Target
+
+STATE = Path("/var/lib/mastodon-gov/restore.json")
+COPY = Copy(
+    data=Path("/var/lib/postgresql/17/main.beside"),
+    run=Path("/run/mfg-beside"),
+    log=Path("/var/log/postgresql/mfg-beside.log"),
+    user="postgres",
+    unit="mfg-beside.service",
+)
+
+
+class State:
+    """What was asked and what was done; replaced in one step, so a kill leaves the old or the new."""
+
+    def __init__(self) -> None:
+        """Read what is there."""
+        self.kept: dict[str, Any] = json.loads(STATE.read_text()) if STATE.exists() else {}
+
+    def save(self) -> None:
+        """Write it down for good."""
+        draft = STATE.with_suffix(".new")
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(self.kept, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, STATE)
+
+    def step(self, name: str, work: Callable[[], Any]) -> Any:
+        """Do a step unless it was done; keeps its seconds and its result."""
+        done = self.kept["done"]
+        if name not in done:
+            print(f"... {name}", file=sys.stderr, flush=True)
+            began = time.monotonic()
+            result = work()
+            done[name] = {"seconds": round(time.monotonic() - began, 2), "result": result}
+            self.save()
+            print(f"{done[name]['seconds']:7.1f} s  {name}", file=sys.stderr, flush=True)
+        return done[name]["result"]
+
+    @property
+    def target(self) -> Target:
+        """What the restore under way is to reach."""
+        return Target(**self.kept["target"])
+
+
+def running() -> bool:
+    """Whether the database of this host answers."""
+    asked = ["runuser", "-u", "postgres", "--", "psql", "-XqtAc", "select 1"]
+    return subprocess.run(asked, capture_output=True, cwd="/", check=False).stdout == b"1\n"
+
+
+def listing(as_of: str) -> dict[str, Any]:
+    """Backups, restore points and the window, times in UTC."""
+    target = Target("latest", as_of=as_of)
+    found = recovery.repository(target)
+    oldest, newest = recovery.window(target, found, time.time() if running() and not as_of else None)
+    backups = [
+        {
+            "label": each["label"],
+            "type": each["type"],
+            "stop": recovery.iso(each["timestamp"]["stop"]),
+            "bytes": each["info"]["size"],
+            "damaged": bool(each.get("error")),
+        }
+        for each in found["backup"]
+    ]
+    reach = {"oldest": recovery.iso(oldest), "newest": recovery.iso(newest)}
+    return {"stanza": found["name"], "backups": backups, "points": recovery.points(target), "window": reach}
+
+
+def beside(state: State, target: Target) -> dict[str, Any]:
+    """Restore the copy and verify it. Everything that can be refused is refused before the first file is written."""
+    asked = vars(target)
+    if state.kept and (state.kept["target"] != asked or "swap" in state.kept["done"]):
+        raise Refused(
+            f"A restore to {state.target.words} is under way. Finish it (`restore --switch`, then `--sign-off`), or "
+            "remove the copy (`restore --drop-beside`)."
+        )
+    alive = running()
+    if target.kind == "time" and recovery.seconds(target.value) > time.time():
+        raise Refused(f"{target.words} lies in the future. Nothing was changed.")
+    found = recovery.repository(target)
+    backup = recovery.choose(target, found, time.time() if alive and not target.as_of else None)
+    bin_ = recovery.binaries(found)
+    if not state.kept:
+        recovery.check_room(COPY, backup)
+        state.kept = {"target": asked, "label": backup["label"], "asked": recovery.iso(time.time()), "done": {}}
+        state.save()
+    if alive and not target.as_of:
+        state.step("archive", switching.archive_all)
+    state.step("fetch", lambda: recovery.fetch(COPY, target, state.kept["label"]))
+    state.step("recover", lambda: recovered(target, bin_))
+    report = state.step("verify", lambda: verified(target, bin_))
+    if report["problems"]:
+        raise Refused("\n".join([*report["problems"], "The running database was not touched."]))
+    return summary(state)
+
+
+def recovered(target: Target, bin_: Path) -> str | None:
+    """Start the copy, wait for the target. A copy that another run left running is asked, not started again."""
+    if not recovery.runs(COPY):
+        recovery.start(COPY, bin_, read_only=False)
+    return recovery.recover(COPY, target)
+
+
+def verified(target: Target, bin_: Path) -> dict[str, Any]:
+    """Look at the copy from every side, then stop it and look at its pages."""
+    if not recovery.runs(COPY):  # an interrupted look stopped it
+        recovery.start(COPY, bin_, read_only=False)
+        recovery.recover(COPY, target)
+    seen = verify.content(COPY)
+    when = recovery.seconds(target.value) if target.kind == "time" else time.time()
+    told = verify.last_before(verify.manifests(target), when)
+    word, unopened = verify.opened(COPY)
+    wrong = [*verify.fingerprint_problems(told), *verify.count_problems(seen, told), *verify.schema_problems(seen)]
+    wrong += [*unopened, *verify.damaged_indexes(COPY, bin_)]
+    lost = switching.newer_rows(when) if running() else {}
+    recovery.stop(COPY)
+    wrong += verify.damaged_pages(COPY, bin_)
+    manifest = told["label"] if told else None
+    return {**seen, "secret": word, "manifest": manifest, "lost": lost, "problems": wrong}
+
+
+def summary(state: State) -> dict[str, Any]:
+    """What a person needs to decide."""
+    return {"state": STATE.exists(), **state.kept}
+
+
+def switch(state: State) -> dict[str, Any]:
+    """The verified copy becomes the database; see switching.py for the steps."""
+    if "verify" not in state.kept.get("done", {}) or state.kept["done"]["verify"]["result"]["problems"]:
+        raise Refused("There is no verified copy to switch to. Run `mastodon-gov restore --to TIME` first.")
+    state.kept.setdefault("before", f"{switching.MAIN}.before-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+    state.save()
+    for name, work in switching.steps(COPY, Path(state.kept["before"])):
+        state.step(name, work)
+    return summary(state)
+
+
+def sign_off(state: State) -> dict[str, Any]:
+    """Remove the old database; only after everything else was done."""
+    if "open" not in state.kept.get("done", {}):
+        raise Refused("The restore is not finished: `restore --switch`, look, `restore --open`, then `--sign-off`.")
+    before = Path(state.kept["before"])
+    shutil.rmtree(before, ignore_errors=False) if before.exists() else None
+    told = summary(state)
+    kept = STATE.parent / "restores"
+    kept.mkdir(mode=0o700, exist_ok=True)
+    os.replace(STATE, kept / f"{before.name}.json")
+    return told | {"state": False}
+
+
+def drop(state: State) -> dict[str, Any]:
+    """Remove the copy; refused once it is the database."""
+    if "stop-application" in state.kept.get("done", {}):
+        raise Refused("The switch has begun, so the copy is no longer only a copy. Finish it: `restore --switch`.")
+    recovery.stop(COPY)
+    for place in (COPY.data, COPY.run):
+        shutil.rmtree(place, ignore_errors=True)
+    COPY.log.unlink(missing_ok=True)
+    STATE.unlink(missing_ok=True)
+    return {"dropped": state.kept.get("target")}
+
+
+def look(state: State) -> dict[str, Any]:
+    """Start the copy for reading; returns the command that opens it."""
+    if "verify" not in state.kept.get("done", {}) or "stop-application" in state.kept["done"]:
+        raise Refused("There is no copy beside to look at. Run `mastodon-gov restore --to TIME --beside-only` first.")
+    if not recovery.runs(COPY):
+        recovery.start(COPY, recovery.binaries(recovery.repository(state.target)), read_only=True)
+        recovery.recover(COPY, state.target)
+    words = f"sudo -u postgres psql -h {COPY.run} -p {recovery.PORT} {verify.DATABASE}"
+    return summary(state) | {"psql": words}
+
+
+def main(words: list[str]) -> dict[str, Any]:
+    """Run one command under the lock that every one of them takes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("verb", choices=["list", "beside", "look", "switch", "open", "sign-off", "drop", "state"])
+    parser.add_argument("kind", nargs="?", choices=["time", "name", "latest"], default="latest")
+    parser.add_argument("value", nargs="?", default="")
+    parser.add_argument("--as-of", default="")
+    asked = parser.parse_args(words)
+    state = State()
+    if asked.verb == "list":
+        return listing(asked.as_of)
+    if asked.verb == "state":
+        return summary(state)
+    if asked.verb == "beside":
+        return beside(state, Target(asked.kind, asked.value, asked.as_of))
+    if asked.verb == "open":
+        if "backup" not in state.kept.get("done", {}):
+            raise Refused("The switch is not finished: run `mastodon-gov restore --switch` again; it goes on.")
+        state.step("open", switching.let_through)
+        return summary(state)
+    return {"look": look, "switch": switch, "sign-off": sign_off, "drop": drop}[asked.verb](state)
+
+
+if __name__ == "__main__":
+    os.makedirs("/run/mastodon-gov", exist_ok=True)
+    with open("/run/mastodon-gov/restore.lock", "w", encoding="ascii") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            print(json.dumps(main(sys.argv[1:])))
+        except BlockingIOError:
+            sys.exit(
+                "Another restore works on this host. Wait for it (`mastodon-gov restore --state`), then try again."
+            )
+        except Refused as refusal:
+            sys.exit(str(refusal))

@@ -1,0 +1,264 @@
+"""The steps from a verified copy to a serving instance. Each can be repeated; restore.py writes down which are done."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from roles.restore.files.recovery import Copy, Refused, Target, as_user, ask, configured, first_line, iso, stop
+else:
+    from recovery import Copy, Refused, Target, as_user, ask, configured, first_line, iso, stop
+
+MAIN = Path("/var/lib/postgresql/17/main")
+UNIT = "postgresql@17-main.service"
+LIB = "/usr/local/lib/mastodon-gov"
+CURRENT = Path("/opt/mastodon/current")
+DATABASE = "mastodon_production"
+HELD_RULES, HELD_TEMPLATE = Path("/etc/nftables.d/60-held.nft"), Path(f"{LIB}/held.nft")
+HELD_PAGE = Path("/etc/nginx/held/held.conf")
+# Until it is removed, `tootctl media remove-orphans` is refused (mastodon-run): newer pictures would look like orphans.
+RESTORED = Path("/var/lib/mastodon-gov/restored")
+REDIS = Path("/var/lib/redis")
+ANSWER_WITHIN = 120  # seconds for a service to come up
+# People's own things with a time; what others sent us comes again by itself.
+NEWER = {
+    "statuses": "(uri is null or local)",
+    "media_attachments": "true",
+    "users": "true",
+    "invites": "true",
+    "favourites": "true",
+    "follows": "true",
+    "reports": "true",
+}
+
+
+def run(*words: str, timeout: float | None = 600) -> str:
+    """Standard output of a command. Refused with its last words when it fails."""
+    done = subprocess.run(words, capture_output=True, text=True, timeout=timeout, check=False, cwd="/")
+    if done.returncode:
+        told = (done.stderr or done.stdout).strip().splitlines()[-4:]
+        raise Refused(f"{' '.join(words[:4])} ended with {done.returncode}: {' '.join(told)}")
+    return done.stdout
+
+
+def psql(text: str, database: str = "postgres") -> str:
+    """Rows of a statement on the running database."""
+    words = ["psql", "-XqtA", "-v", "ON_ERROR_STOP=1", "-d", database, "-f", "-"]
+    done = as_user("postgres", *words, given=text, timeout=300)
+    if done.returncode:
+        raise Refused(f"The database does not answer: {first_line(done.stderr)}.")
+    return str(done.stdout).strip()
+
+
+def archive_all() -> bool:
+    """Send off everything up to now. The transaction is there so that a target just before now is passed."""
+    wal = psql("select pg_current_xact_id(); select pg_walfile_name(pg_switch_wal());").splitlines()[-1]
+    deadline = time.monotonic() + ANSWER_WITHIN
+    while psql(f"select coalesce(last_archived_wal >= '{wal}', false) from pg_stat_archiver") != "t":  # noqa: S608
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def newer_rows(when: float) -> dict[str, int | None]:
+    """Rows of the running database that are younger than a moment: what a restore to it would lose. None: too many to
+    count in a minute."""
+    known = "select table_name from information_schema.columns where table_schema = 'public' and column_name = "
+    columns = psql(f"{known} 'created_at'", DATABASE).splitlines()
+    found: dict[str, int | None] = {}
+    for table in (name for name in NEWER if name in columns):
+        text = f"set statement_timeout = '60s'; select count(*) from public.{table} where created_at > "  # noqa: S608
+        try:
+            found[table] = int(psql(f"{text} timestamp '{iso(when)[:19]}' and {NEWER[table]}", DATABASE))
+        except Refused:
+            found[table] = None
+    return found
+
+
+def steps(copy: Copy, before: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Name and work of each step, in order."""
+    yield "hold", hold
+    yield "stop-application", stop_application
+    yield "stop-database", lambda: stop_database(copy)
+    yield "swap", lambda: swap(copy, before)
+    yield "start-database", start_database
+    if CURRENT.exists():
+        yield from application_steps()
+
+
+def application_steps() -> Iterator[tuple[str, Callable[[], Any]]]:
+    """What follows where a release is installed; on an empty host a deploy comes first."""
+    yield "migrate", migrate
+    yield "lock", check_lock
+    yield "redis", empty_redis
+    yield "feeds", feeds
+    yield "application", start_application
+    yield "check", check_archive
+    yield "backup", full_backup
+
+
+def hold() -> None:
+    """Nobody but the administrators reaches the application, and it reaches nobody: no mail, no federation. Both files
+    outlive a reboot and a deploy; `open` removes them."""
+    conf = configured()[1]
+    host = conf["repo1-s3-endpoint"]
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    text = HELD_TEMPLATE.read_text()
+    for version, family in (("4", socket.AF_INET), ("6", socket.AF_INET6)):
+        if known := sorted({str(each[4][0]) for each in found if each[0] == family}):
+            text += f"add element inet mfg_held storage{version} {{ {', '.join(known)} }}\n"
+    HELD_RULES.parent.mkdir(exist_ok=True)
+    HELD_RULES.write_text(text)
+    run("nft", "-f", str(HELD_RULES))
+    HELD_PAGE.parent.mkdir(exist_ok=True)
+    HELD_PAGE.write_text("if ($held) { return 503; }\n")
+    reload_proxy()
+    RESTORED.touch(mode=0o600)
+
+
+def reload_proxy() -> None:
+    """Have nginx read its files, where it runs."""
+    if subprocess.run(["systemctl", "is-active", "-q", "nginx"], check=False).returncode == 0:
+        run("systemctl", "reload", "nginx")
+
+
+def let_through() -> None:
+    """Undo `hold`."""
+    HELD_PAGE.unlink(missing_ok=True)
+    HELD_RULES.unlink(missing_ok=True)
+    subprocess.run(["nft", "delete", "table", "inet", "mfg_held"], capture_output=True, check=False)
+    reload_proxy()
+
+
+def stop_application() -> None:
+    """Every slot, and the timers that would work on the database."""
+    run("systemctl", "stop", "mastodon-web@*", "mastodon-sidekiq@*", "mastodon-streaming@*", "mfg-*.timer")
+
+
+def stop_database(copy: Copy) -> None:
+    """The copy too, should somebody be looking at it."""
+    stop(copy)
+    run("systemctl", "stop", UNIT)
+
+
+def swap(copy: Copy, before: Path) -> None:
+    """Two renames; whichever a kill came after, the rest can still be told from what lies there."""
+    lines = copy.data / "postgresql.auto.conf"
+    if lines.exists():
+        # What pgBackRest wrote for the recovery: with these the new primary would not archive.
+        only_then = ("archive_mode", "restore_command", "recovery_target")
+        kept = [line for line in lines.read_text().splitlines() if not line.strip().startswith(only_then)]
+        lines.write_text("\n".join(kept) + "\n")
+        shutil.chown(lines, "postgres", "postgres")
+    if copy.data.exists() and MAIN.exists() and not before.exists():
+        MAIN.rename(before)
+    if copy.data.exists():
+        copy.data.rename(MAIN)
+    shutil.rmtree(copy.run, ignore_errors=True)
+
+
+def start_database() -> None:
+    """Up, and out of recovery, as a primary that archives."""
+    run("systemctl", "reset-failed", UNIT) if failed(UNIT) else None
+    run("systemctl", "start", UNIT)
+    deadline = time.monotonic() + ANSWER_WITHIN
+    while True:
+        try:
+            if psql("select pg_is_in_recovery(), current_setting('archive_mode')") == "f|on":
+                return
+        except Refused:
+            pass
+        if time.monotonic() > deadline:
+            raise Refused(f"PostgreSQL does not come up as a primary that archives; see `journalctl -u {UNIT}`.")
+        time.sleep(0.2)
+
+
+def failed(unit: str) -> bool:
+    return subprocess.run(["systemctl", "is-failed", "-q", unit], check=False).returncode == 0
+
+
+def migrate() -> str:
+    """Bring an older schema to the installed release."""
+    known = {
+        path.name.split("_")[0] for half in ("migrate", "post_migrate") for path in (CURRENT / "db" / half).glob("*_*")
+    }
+    have = set(psql("select version from schema_migrations", DATABASE).splitlines())
+    if not known - have:
+        return "nothing to do"
+    rails("bundle", "exec", "rails", "db:migrate")
+    return f"{len(known - have)} migrations"
+
+
+def rails(*words: str) -> None:
+    """A program of the release, as the owner of the tables."""
+    run(f"{LIB}/mastodon-run", "mastodon-owner", str(CURRENT.resolve()), *words, timeout=None)
+
+
+def check_lock() -> None:
+    """Closed until opened: no process of the application runs on a database without its lock."""
+    told = json.loads(psql("select coalesce(gov.status()->'failed', '[]')", DATABASE))
+    if told:
+        raise Refused(
+            f"The lock in the restored database is not whole: {', '.join(told)}. The application stays stopped. Run "
+            "`mastodon-gov deploy`, which mends it, then `mastodon-gov restore --switch` again."
+        )
+
+
+def empty_redis() -> None:
+    """Jobs of a time that no longer is must not run."""
+    run("systemctl", "stop", "redis-server")
+    for each in REDIS.iterdir():
+        shutil.rmtree(each) if each.is_dir() else each.unlink()
+    run("systemctl", "start", "redis-server")
+
+
+def feeds() -> None:
+    """Both boot the application, so they come before its processes."""
+    for words in (("cache", "clear"), ("feeds", "build", "--all")):
+        rails("bundle", "exec", "bin/tootctl", *words)
+
+
+def start_application() -> None:
+    """The slot that was active, and the timers."""
+    run("systemctl", "restart", "mastodon.service")
+    listed = run("systemctl", "list-unit-files", "--no-legend", "--state=enabled", "mfg-*.timer")
+    run("systemctl", "start", *(line.split()[0] for line in listed.splitlines()))
+
+
+def check_archive() -> None:
+    """Prove that WAL of the new timeline arrives. A repository that was emptied is begun again first."""
+    tool = ["runuser", "-u", "postgres", "--", "pgbackrest", f"--stanza={configured()[0]}", "--log-level-console=error"]
+    try:
+        info = json.loads(ask(Target("latest"), "--output=json", "info"))
+        ruined = info[0]["status"]["code"] not in (0, 2)
+    except (ValueError, IndexError, Refused):
+        ruined = True
+    if ruined:
+        for info_file in ("archive/{}/archive.info", "backup/{}/backup.info"):
+            for name in (info_file, f"{info_file}.copy"):
+                subprocess.run(
+                    [*tool, "--repo=1", "repo-rm", name.format(configured()[0])],
+                    capture_output=True,
+                    check=False,
+                    cwd="/",
+                )
+    deadline = time.monotonic() + ANSWER_WITHIN
+    for verb in [*(["stanza-create"] if ruined else []), "check"]:
+        # 50: PostgreSQL's archiver holds the stanza's lock just now.
+        while (done := subprocess.run([*tool, verb], capture_output=True, text=True, check=False, cwd="/")).returncode:
+            if done.returncode != 50 or time.monotonic() > deadline:
+                raise Refused(f"pgbackrest {verb}: {first_line(done.stdout + done.stderr)}.")
+            time.sleep(1)
+
+
+def full_backup() -> None:
+    """The new timeline gets a backup of its own at once."""
+    run("systemctl", "start", "mfg-backup.service", timeout=None)
