@@ -81,7 +81,8 @@ def _end(run: Run, as_json: bool, verb: str) -> int:
     """Print the summary; returns the exit code of a run without drift rules."""
     if as_json:
         told = {"changes": run.changes, "failed": run.failed, "hosts": run.hosts, "commands": run.commands}
-        click.echo(json.dumps(told | {"seconds": round(run.seconds, 2)}))
+        more = {"seconds": round(run.seconds, 2), "differences": run.differences}
+        click.echo(json.dumps(told | more))
     if run.failed:
         click.echo(f"{verb} failed on {', '.join(run.failed)}:\n{last_words(run.log)}", err=True)
         return FAILED
@@ -142,4 +143,6 @@ def plan(instance: Path, limit: str | None, verbose: int, as_json: bool) -> None
     if not as_json:
         for change in run.changes:
             click.echo(f"  would change: {change}")
+        for difference in run.differences:
+            click.echo(f"    {difference}")
     sys.exit(code or (DRIFT if run.changes else CLEAN))

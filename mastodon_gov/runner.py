@@ -31,7 +31,8 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 @dataclass(frozen=True)
 class Run:
-    """What a run did. `changes` are operations that changed (or, planned, would change) a host."""
+    """What a run did. `changes` are operations that changed (or, planned, would change) a host; `differences` what that
+    meant, value by value, where an operation says so."""
 
     changes: tuple[str, ...]
     failed: tuple[str, ...]
@@ -39,6 +40,7 @@ class Run:
     commands: int
     seconds: float
     log: str
+    differences: tuple[str, ...] = ()
 
 
 def run_pyinfra(  # noqa: PLR0913
@@ -69,12 +71,12 @@ def run_pyinfra(  # noqa: PLR0913
         )
         os.close(writer)
         with os.fdopen(reader) as lines:
-            hosts, commands = _follow(lines, on_progress)
+            hosts, commands, differences = _follow(lines, on_progress)
         code = process.wait()
         out.seek(0), log.seek(0)
         report, text = out.read(), COLOURS.sub("", log.read())
     changes, failed = _read(report, text, code)
-    return Run(changes, failed, hosts, commands, time.monotonic() - began, text)
+    return Run(changes, failed, hosts, commands, time.monotonic() - began, text, differences)
 
 
 def _words(  # noqa: PLR0913, PLR0917
@@ -87,16 +89,17 @@ def _words(  # noqa: PLR0913, PLR0917
     return [*words, f"-{'v' * verbose}"] if verbose else words
 
 
-def _follow(lines: Iterable[str], on_progress: Callable[[dict[str, Any]], None]) -> tuple[int, int]:
-    """Pass on what operations report; returns how many hosts were reached, and asked how many commands."""
-    hosts, commands = 0, 0
+def _follow(lines: Iterable[str], on_progress: Callable[[dict[str, Any]], None]) -> tuple[int, int, tuple[str, ...]]:
+    """Pass on what operations report; returns how many hosts were reached, asked how many commands, and differences."""
+    hosts, commands, differences = 0, 0, []
     for line in lines:
         told = json.loads(line)
         hosts += "host" in told
+        differences += [told["difference"]] if "difference" in told else []
         commands = told.get("commands", commands)
         if "role" in told:
             on_progress(told)
-    return hosts, commands
+    return hosts, commands, tuple(dict.fromkeys(differences))
 
 
 def _read(report: str, log: str, code: int) -> tuple[tuple[str, ...], tuple[str, ...]]:

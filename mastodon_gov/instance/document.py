@@ -10,14 +10,14 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from mastodon_gov.instance.explain import allowed_at
+from mastodon_gov.instance.explain import allowed_at, field_at
 from mastodon_gov.instance.model import Instance
 from mastodon_gov.instance.problems import Key
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "it-team" / "instance.md"
 BEGIN, END = "<!-- made from the model: begin -->\n", "<!-- made from the model: end -->"
 # What load.py fills in itself.
-NOT_WRITTEN = ("addresses", "trusted_ca")
+NOT_WRITTEN = ("addresses", "trusted_ca", "server_files")
 
 
 def tables() -> str:
@@ -45,9 +45,11 @@ def _rows(model: type[BaseModel], key: Key, *, top: bool = False) -> Iterator[st
 
 
 def _row(key: Key, field: FieldInfo) -> str:
-    index: Key = (key[0], 0, *key[1:]) if key[0] == "organisations" else key
-    if key[:2] in (("access", "administrators"), ("access", "auditors")) and len(key) > 2:
-        index = (*key[:2], 0, *key[2:])
+    index: Key = ()
+    for part in key:
+        # A list stands between the two.
+        inside = get_origin(field_at(Instance, index)[0]) is tuple
+        index = (*index, 0, part) if inside else (*index, part)
     name = ".".join(map(str, key)).removeprefix("organisations.")
     cells = (f"`{name}`", " ".join((field.description or "").split()), allowed_at(Instance, index), _default(field))
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
@@ -62,11 +64,10 @@ def _default(field: FieldInfo) -> str:
 
 
 def _part(annotation: Any) -> type[BaseModel] | None:
-    """The group of settings in an annotation (`Owner`, `Acme | None`, `tuple[Administrator, ...]`), if it is one."""
-    for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and get_origin(candidate) is None and issubclass(candidate, BaseModel):
-            return candidate
-    return None
+    """The group of settings in an annotation (`Owner`, `Acme | None`, `tuple[Rule, ...] | None`), if it is one."""
+    if isinstance(annotation, type) and get_origin(annotation) is None:
+        return annotation if issubclass(annotation, BaseModel) else None
+    return next((part for inner in get_args(annotation) if (part := _part(inner))), None)
 
 
 def updated(page: str) -> str:

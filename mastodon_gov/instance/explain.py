@@ -20,6 +20,7 @@ KINDS = {
     "str": "text",
     "int": "a whole number",
     "bool": "true or false",
+    "date": "a day such as 2027-01-31",
 }
 
 

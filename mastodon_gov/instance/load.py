@@ -14,6 +14,7 @@ from mastodon_gov.instance.explain import explain
 from mastodon_gov.instance.model import Instance
 from mastodon_gov.instance.problems import Key, refuse, show
 from mastodon_gov.instance.rules import check_rules
+from mastodon_gov.instance.server_rules import check_server, read_files
 from mastodon_gov.instance.sources import ADDRESSES, FILES, Sources, is_network
 
 NAMED_LISTS = (("access", "networks"), ("network", "resolvers"))
@@ -30,8 +31,10 @@ def load(directory: Path) -> Instance:
         _names(sources, section, name)
     _keys(sources)
     _trusted_ca(sources)
+    read_files(sources, _file)
     instance = _validate(sources)
     check_rules(sources)
+    check_server(sources, instance)
     refuse([p for document in sources.documents.values() for p in document.problems], FILES)
     if instance is None:
         raise Refusal(f"{directory}: the model refuses these files and cannot say why; please report this.")

@@ -19,6 +19,7 @@ from mastodon_gov.instance.secret_model import (
     Secrets,
     StorageSecrets,
 )
+from mastodon_gov.instance.server import Server
 from mastodon_gov.instance.types import (
     Address,
     Allowed,
@@ -300,10 +301,12 @@ class Instance(Part):
     database: Database = Database()
     mastodon: Application = Application()
     updates: Updates = Updates()
-    # The next three come from organisations.yaml, addresses.yaml and the files named in network.trusted_ca_files.
+    server: Server | None = None
+    # The rest comes from organisations.yaml, addresses.yaml and the files that instance.yaml names.
     organisations: tuple[Organisation, ...] = Field(min_length=1)
     addresses: dict[str, tuple[Address, ...]] = Field(default_factory=dict)
     trusted_ca: tuple[str, ...] = ()
+    server_files: dict[str, str] = Field(default_factory=dict)
 
     @property
     def staff_domains(self) -> tuple[str, ...]:

@@ -36,9 +36,10 @@ class Sources:
         return {}
 
     def _check_tops(self, organisations: dict[str, Any]) -> None:
-        for name in ("organisations", "addresses", "trusted_ca"):
+        elsewhere = {"trusted_ca": "network.trusted_ca_files", "server_files": "server"}
+        for name in ("organisations", "addresses", *elsewhere):
             if name in self.data:
-                where = "network.trusted_ca_files" if name == "trusted_ca" else f"{name}.yaml"
+                where = elsewhere.get(name, f"{name}.yaml")
                 self.documents[INSTANCE].problem((name,), "an unknown key", where, "Move it there.")
         document = self.documents[ORGANISATIONS]
         if document.problems:

@@ -69,6 +69,12 @@ def _tell(line: dict[str, object]) -> None:
     os.write(_report.descriptor or 2, (json.dumps(line) + "\n").encode())
 
 
+def tell_difference(text: str) -> None:
+    """Say what an operation will change, as a line for a person; once, before anything is done."""
+    if _report.descriptor is not None and not state.is_executing:
+        _tell({"difference": f"{host.name}: {text}"})
+
+
 def _count_commands() -> None:
     """Count what this host is asked: a round trip each, and the measure of `make bench`."""
     ask = host.connector.run_shell_command

@@ -17,12 +17,15 @@ from roles.lib.settle import settle
 from roles.lib.units import Unit, units
 from roles.mastodon.database import database_lock, migrate, owner_account, prepare_database
 from roles.mastodon.processes import LIB, install_release, run_release
+from roles.mastodon.server import server_settings
 
 UNITS = [Unit("mastodon.service")]
 PROGRAMS = (
     "mastodon-run",
     "slots.py",
     "owner_account.py",
+    "server_settings.py",
+    "server_settings.rb",
     "status.py",
     "release_install.py",
     "release_bundle.py",
@@ -64,6 +67,7 @@ def mastodon(node: Node) -> None:
     migrate(name="Migrate before the new release serves", node=node, after=False)
     database_lock(name="Lock the database", node=node)
     owner_account(name="Make the owner's account", node=node)
+    server_settings(name="Make the server's settings", node=node)
     run_release(name=f"Run release {release.name}", release=release)
     migrate(name="Migrate after the old release has gone", node=node, after=True)
     units(name="Start at boot", wanted=UNITS)

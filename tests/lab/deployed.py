@@ -27,6 +27,7 @@ def copy_instance(directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     for name in COMMITTED:
         shutil.copy(REPOSITORY / "inventories/demo" / name, directory)
+    shutil.copytree(REPOSITORY / "inventories/demo/server", directory / "server", dirs_exist_ok=True)
     return directory
 
 

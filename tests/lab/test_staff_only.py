@@ -295,7 +295,7 @@ def test_tootctl_cannot_open_registration(instance: Deployed, user: str, verb: s
 @pytest.mark.parametrize("mode", ["open", "approved"])
 def test_the_admin_form_cannot_open_registration(instance: Deployed, owner: Browser, mode: str) -> None:
     """The owner reads that the setting is fixed; the form as such works."""
-    fields = {"_method": "patch", "form_admin_settings[site_title]": "Mastodon"}
+    fields = {"_method": "patch", "form_admin_settings[site_title]": "Demonstration Social"}
     refused = owner.fill(SETTINGS, SETTINGS, **fields, **{"form_admin_settings[registrations_mode]": mode})
     assert refused.status == 403, refused
     assert "This setting is fixed" in refused.page

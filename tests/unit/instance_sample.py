@@ -43,6 +43,7 @@ def good_directory(place: Path) -> Path:
     place.mkdir()
     for name in ("instance.yaml", "organisations.yaml", "inventory.py"):
         shutil.copy(DEMO / name, place / name)
+    shutil.copytree(DEMO / "server", place / "server")
     (place / "addresses.yaml").write_text(ADDRESSES)
     for name in ("deploy_key.pub", "auditor_key.pub"):
         (place / name).write_text(ed25519() + "\n")

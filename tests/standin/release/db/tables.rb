@@ -5,10 +5,16 @@ class Tables
     %w[id bigint NO nextval('oauth_access_grants_id_seq'::regclass)], %w[token character\ varying NO],
     %w[resource_owner_id bigint NO], %w[application_id bigint NO], %w[redirect_uri text NO],
     %w[scopes character\ varying NO ''::character\ varying], %w[created_at timestamp\ without\ time\ zone NO]
+  ], "custom_emojis" => [ # as upstream's db/schema.rb, what an emoji of this server uses
+    %w[id bigint NO nextval('custom_emojis_id_seq'::regclass)], %w[shortcode character\ varying NO ''::character\ varying],
+    %w[domain character\ varying YES], %w[image_file_name character\ varying YES], %w[image_content_type character\ varying YES],
+    %w[image_file_size integer YES], %w[image_updated_at timestamp\ without\ time\ zone YES], %w[disabled boolean NO false],
+    %w[visible_in_picker boolean NO true], %w[category_id bigint YES],
+    %w[created_at timestamp\ without\ time\ zone NO], %w[updated_at timestamp\ without\ time\ zone NO]
   ] }.freeze
 
   UNIQUE = {
-    "accounts" => "lower(username), coalesce(lower(domain), '')", "account_stats" => "account_id",
+    "accounts" => "lower(username), coalesce(lower(domain), '')", "account_stats" => "account_id", "custom_emojis" => "shortcode, domain",
     "domain_allows" => "domain", "domain_blocks" => "domain", "email_domain_blocks" => "domain",
     "identities" => "uid, provider", "invites" => "code", "ip_blocks" => "ip", "media_attachments" => "shortcode",
     "oauth_access_grants" => "token", "oauth_access_tokens" => "token", "oauth_applications" => "uid",

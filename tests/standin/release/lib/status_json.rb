@@ -17,6 +17,11 @@ module StatusJson
       url: account.url, uri: account.uri, statuses_count: account.stat.statuses_count }
   end
 
+  def rule(rule)
+    translations = rule.translations.order(:language).to_h { |other| [other.language, { text: other.text, hint: other.hint }] }
+    { id: rule.id.to_s, text: rule.text, hint: rule.hint, translations: }
+  end
+
   def media(attachment)
     { id: attachment.id.to_s, type: attachment.type, url: attachment.url, preview_url: attachment.url("small"),
       remote_url: nil, meta: {}, description: attachment.description, blurhash: nil }

@@ -7,8 +7,8 @@ class PagesController < ApplicationController
 
   def show
     @title = params[:page].to_s.tr("-", " ").capitalize.presence || Setting.site_title
-    @text = { "about" => Setting.site_extended_description, "privacy-policy" => Setting.site_terms,
-              "terms-of-service" => TermsOfService.order(effective_date: :desc).first&.text }.fetch(params[:page].to_s, Setting.site_short_description)
+    @text = { "about" => Setting.site_extended_description, "privacy-policy" => formatted(Setting.site_terms),
+              "terms-of-service" => formatted(TermsOfService.current&.text) }.fetch(params[:page].to_s, Setting.site_short_description)
     @rules = Rule.kept.order(:priority) if params[:page] == "about"
   end
 
@@ -28,4 +28,9 @@ class PagesController < ApplicationController
     render json: { "@context" => "https://www.w3.org/ns/activitystreams", id: url_for(only_path: false), type: "Application",
                    preferredUsername: local_domain, publicKey: { id: "#{url_for(only_path: false)}#main-key", publicKeyPem: instance_actor.public_key } }
   end
+
+  private
+
+  # As upstream: %{domain} is filled in, and a lone per cent sign is an error.
+  def formatted(text) = format(text.to_s, domain: local_domain)
 end

@@ -2,5 +2,5 @@
 class DomainBlockWorker
   include Sidekiq::Job
 
-  def perform(domain_block_id) = DomainBlock.find(domain_block_id)
+  def perform(domain_block_id, update = false) = DomainBlock.find_by(id: domain_block_id)
 end

@@ -16,7 +16,7 @@ class Api::V1::InstancesController < Api::BaseController
                    registrations: { enabled: Registration.allowed?(nil), approval_required: Setting.registrations_mode == "approved",
                                     reason_required: Setting.require_invite_text, message: Setting.closed_registrations_message.presence,
                                     min_age: Setting.min_age, url: nil },
-                   api_versions: { mastodon: Mastodon::Environment.since_4_6? ? 11 : 7 }, contact:, rules: }
+                   api_versions: { mastodon: Mastodon::Environment.since_4_6? ? 11 : 7 }, contact:, rules:, thumbnail: }
   end
 
   private
@@ -34,10 +34,15 @@ class Api::V1::InstancesController < Api::BaseController
       limited_federation: ENV["LIMITED_FEDERATION_MODE"] == "true" }
   end
 
+  def thumbnail
+    upload = SiteUpload.find_by(var: "thumbnail")
+    { url: upload ? upload.url : web("/packs/preview.png"), description: Setting.thumbnail_description }
+  end
+
   def contact
     account = Account.find_local(Setting.site_contact_username) if Setting.site_contact_username.present?
     { email: Setting.site_contact_email, account: account && StatusJson.account(account) }
   end
 
-  def rules = Rule.kept.order(:priority).map { |rule| { id: rule.id.to_s, text: rule.text, hint: rule.hint, translations: {} } }
+  def rules = Rule.kept.order(:priority, :id).map { |rule| StatusJson.rule(rule) }
 end

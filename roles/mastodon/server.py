@@ -1,0 +1,95 @@
+"""What the server shows (`server:` of instance.yaml): compared by SQL, made by one start of Rails.
+
+Why so, and what removal means: docs/decisions/settings-as-code.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+from pyinfra import host
+from pyinfra.api import FactBase, QuoteString, StringCommand, operation
+
+from mastodon_gov.instance import Node
+from mastodon_gov.instance.server_document import Items, items, payload
+from roles.lib import Commands
+from roles.lib.progress import tell_difference
+from roles.mastodon.processes import LIB
+
+SHOWN = 60  # characters of a value in a plan
+MADE = "SELECT to_regproc('gov.server_items') IS NOT NULL AS there \\gset\n\\if :there\nSELECT gov.server_items();\n"
+MADE += "\\endif\n"
+
+
+class ServerItems(FactBase[dict[str, dict[str, Any]]]):
+    """Items made by earlier deploys: `wanted` and `state` of then, `live` of now, `release` that made them."""
+
+    default = dict
+
+    def command(self) -> StringCommand:
+        """Nothing where there is no database or no lock yet."""
+        psql = "runuser -u postgres -- psql -qtAX -v ON_ERROR_STOP=1 -d mastodon_production -f - 2>/dev/null; true"
+        return StringCommand("sh -c", QuoteString(f'printf %s "$1" | {psql}'), "sh", QuoteString(MADE))
+
+    def process(self, output: list[str]) -> dict[str, dict[str, Any]]:
+        """One JSON document."""
+        found: dict[str, dict[str, Any]] = json.loads("".join(output) or "{}")
+        return found
+
+
+def differing(wanted: Items, made: dict[str, dict[str, Any]], release: str) -> Iterator[str]:
+    """Items to make anew or to take away. A release that did not make them may understand more of them."""
+    for item, value in wanted.items():
+        seen = made.get(item)
+        settled = seen and seen["release"] == release and seen["wanted"] == value and seen["live"] == seen["state"]
+        if not settled:
+            yield item
+    yield from made.keys() - wanted.keys()
+
+
+def sentence(item: str, wanted: Items, made: dict[str, dict[str, Any]]) -> str:
+    """`setting/site_title: "Mastodon" → "Agency Social"`, with the value the server has now on the left."""
+    seen = made.get(item, {})
+    changed_by_hand = seen.get("release") is not None and seen["live"] != seen["state"]
+    old = _plain(seen.get("live")) if changed_by_hand or not seen.get("wanted") else seen["wanted"]
+    new = _show(wanted[item]) if item in wanted else "taken away"
+    if seen and wanted.get(item) == seen.get("wanted") and not changed_by_hand:
+        return f"{item}: {new}, again for the new release" if seen["release"] else f"{item}: {new}, to be finished"
+    by = " (changed on the server)" if changed_by_hand else ""
+    if not by and isinstance(old, dict) and isinstance(value := wanted.get(item), dict):
+        parts = (
+            f"{key} {_show(old.get(key))} → {_show(value.get(key))}" for key in value if old.get(key) != value[key]
+        )
+        return f"{item}: {', '.join(parts)}"
+    return f"{item}: {_show(old) if seen else 'as the release has it'}{by} → {new}"
+
+
+def _plain(live: Any) -> Any:
+    """Settings are YAML in the database; only for a person to read."""
+    try:
+        return yaml.safe_load(live) if isinstance(live, str) else live
+    except yaml.YAMLError:
+        return live
+
+
+def _show(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text)} characters)"
+
+
+@operation()
+def server_settings(node: Node) -> Commands:
+    """Make what differs, in one start of Rails; start none when nothing differs."""
+    wanted, made = items(node.instance), host.get_fact(ServerItems)
+    todo = sorted(set(differing(wanted, made, node.release.name)))
+    for item in todo:
+        tell_difference(sentence(item, wanted, made))
+    if todo:
+        # Pictures travel only when they are others than those made last.
+        new = {w["sha256"] for i in todo if isinstance(w := wanted.get(i), dict) and "sha256" in w}
+        pictures = {digest: content for digest, content in payload(node.instance).items() if digest in new}
+        document = {"release": node.release.name, "wanted": wanted, "payload": pictures}
+        yield StringCommand(f"{LIB}/server_settings.py", _stdin=json.dumps(document))
