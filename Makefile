@@ -12,22 +12,23 @@ DEBIAN := python3 python3-venv systemd-container mmdebstrap nftables iproute2 zs
 demo: setup
 	@$(GOV) lab demo
 
-# Every mechanism once. What only `make test-all` runs is printed at the end. The lab's servers are real, and on two busy
-# cores one of them sometimes answers too late: a lab test that fails is run once more, alone, and the log shows both
-# runs. What fails twice has failed.
+# Every mechanism once, on two workers with a lab each. What only `make test-all` runs is printed at the end. The lab's
+# servers are real, and on two busy cores one of them sometimes answers too late: a lab test that fails is run once
+# more, alone, and the log shows both runs. What fails twice has failed.
 LAB := $(BIN)/pytest --durations=15 tests/lab
+BOTH := -n 2 --dist loadfile
 AGAIN := { echo "=== lab tests failed (see above); those alone, once more ==="; \
   $(LAB) --last-failed --last-failed-no-failures none
 
 test: lint unit
-	@$(LAB) -m "not long" || $(AGAIN) -m "not long"; }
+	@$(LAB) $(BOTH) -m "not long" || $(AGAIN) -m "not long"; }
 
 # Every kill point and every mutation too; here nothing is run twice.
 test-all: lint unit
-	@$(LAB)
+	@$(LAB) $(BOTH)
 
 unit: setup
-	@$(BIN)/pytest -q tests/unit
+	@$(BIN)/pytest -q -n 2 tests/unit
 
 lint: setup
 	@$(BIN)/ruff format --check $(CODE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
@@ -52,10 +53,29 @@ def owner(instance: Deployed) -> Iterator[Browser]:
         yield person
 
 
+_left: set[str] = set()
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    """Remember what this run leaves to `make test-all`."""
+    _left.update(item.nodeid for item in items if item.get_closest_marker("long"))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of pytest-xdist tells the process that prints."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left"] = sorted(_left)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker has ended."""
+    _left.update(getattr(node, "workeroutput", {}).get("left", ()))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Nothing is thinned out silently: name what this run left to `make test-all`."""
-    left = [item.nodeid for item in terminalreporter.stats.get("deselected", [])]
-    if left:
+    if _left:
         terminalreporter.section("not run here; `make test-all` runs them")
-        for nodeid in left:
+        for nodeid in sorted(_left):
             terminalreporter.line(nodeid)
