@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,9 +19,9 @@ from mastodon_gov.instance import Instance
 from mastodon_gov.lab.lab import Lab
 from mastodon_gov.lab.machine import Machine
 from mastodon_gov.lab.world import WorldFacts
+from tests.lab.roles_alone import changed, run_roles
 from tests.unit.storage_sample import instance, storage
 
-ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = Path(__file__).with_name("deploy.py")
 WEB, MEDIA = "social.agency.test", "files.social.agency.test"
 OTHER_MEDIA = "pictures.agency.test"
@@ -88,30 +85,14 @@ class Place:
 
     def deploy(self, *options: str, certificate: Any = None, **changes: Any) -> tuple[Any, str]:
         """Run pyinfra over the roles; returns its report and its log."""
-        told = {"instance": json.loads(self.instance(**changes).model_dump_json()), "certificate": certificate or {}}
-        self.told.touch(mode=0o600)
-        self.told.write_text(json.dumps(told))
-        data = {
-            "told": self.told,
-            "ssh_user": "root",
-            "ssh_key": self.lab.root_key,
-            "ssh_known_hosts_file": self.lab.known_hosts,
-            "ssh_strict_host_key_checking": "yes",
-        }
-        words = [sys.executable, "-m", "pyinfra", "--json", self.host.address4, str(DEPLOY), *(options or ["-y"])]
-        words += [word for key, value in data.items() for word in ("--data", f"{key}={value}")]
-        environment = {**os.environ, "PYINFRA_PROGRESS": "off", "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(
-            words, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-        )
-        return json.loads(done.stdout or "null"), done.stderr
+        values = {"instance": json.loads(self.instance(**changes).model_dump_json()), "certificate": certificate or {}}
+        return run_roles(self.lab, DEPLOY, self.told, values, *options)
 
     def settled(self, certificate: Any = None, **changes: Any) -> list[str]:
         """Deploy; returns the names of the operations that changed something, and fails if one failed."""
         report, log = self.deploy(certificate=certificate, **changes)
         assert report, log
-        assert report["results"]["failed_hosts"] == [], log
-        return [each["name"] for each in report["results"]["operations"] if each["success"]]
+        return changed(report)
 
     def get(self, url: str, *options: str, verify: bool = True) -> Answer:
         """One request from the stranger's machine. `000` as status: no answer at all."""

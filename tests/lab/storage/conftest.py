@@ -9,7 +9,8 @@ from mastodon_gov.lab.world import WORLD_PACKAGES, build_world
 from mastodon_gov.storage.client import reached
 from mastodon_gov.storage.rights import rights
 from tests.lab.conftest import MakeLab
-from tests.lab.storage.place import REPOSITORY, Deployed, Place, changed, run_roles
+from tests.lab.roles_alone import changed
+from tests.lab.storage.place import REPOSITORY, Deployed, Place, run_roles
 
 HOST_PACKAGES = ("postgresql-17", "postgresql-client-17", "pgbackrest", "msmtp-mta", "python3")
 

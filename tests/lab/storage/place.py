@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,10 +15,10 @@ from mastodon_gov.lab.lab import Lab
 from mastodon_gov.lab.machine import Machine
 from mastodon_gov.lab.world import WorldFacts
 from mastodon_gov.storage.client import connect
+from tests.lab import roles_alone
 from tests.unit.storage_sample import instance, secret_values, storage
 
 REPOSITORY = "Backups | Make the repository and the first backup"
-ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = Path(__file__).with_name("deploy.py")
 
 
@@ -69,34 +66,12 @@ class Place:
 
 
 def run_roles(at: Place, *options: str, instance_changes: Any = None, secret_changes: Any = None) -> tuple[Any, str]:
-    """Run pyinfra over the roles; returns its results by name of operation, and its log."""
-    told = {
+    """Run pyinfra over the roles; returns its results and its log."""
+    values = {
         "instance": json.loads(at.instance(**instance_changes or {}).model_dump_json()),
         "secrets": at.secret_values(**secret_changes or {}),
     }
-    at.told.touch(mode=0o600)
-    at.told.write_text(json.dumps(told))
-    data = {
-        "told": at.told,
-        "ssh_user": "root",
-        "ssh_key": at.lab.root_key,
-        "ssh_known_hosts_file": at.lab.known_hosts,
-        "ssh_strict_host_key_checking": "yes",
-    }
-    words = [sys.executable, "-m", "pyinfra", "--json", at.host.address4, str(DEPLOY), *(options or ["-y"])]
-    words += [word for key, value in data.items() for word in ("--data", f"{key}={value}")]
-    environment = {**os.environ, "PYINFRA_PROGRESS": "off", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        words, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    return json.loads(done.stdout or "null"), done.stderr
-
-
-def changed(report: Any) -> list[str]:
-    """Names of the operations that changed something."""
-    assert report
-    assert report["results"]["failed_hosts"] == []
-    return [each["name"] for each in report["results"]["operations"] if each["success"]]
+    return roles_alone.run_roles(at.lab, DEPLOY, at.told, values, *options)
 
 
 def until(condition: Callable[[], Any], seconds: float) -> Any:

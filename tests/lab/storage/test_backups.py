@@ -12,7 +12,8 @@ from mastodon_gov.errors import Refusal
 from mastodon_gov.storage import buckets as s3
 from mastodon_gov.storage.client import reached
 from mastodon_gov.storage.rights import rights
-from tests.lab.storage.place import REPOSITORY, Place, changed, run_roles, stopped, until
+from tests.lab.roles_alone import changed
+from tests.lab.storage.place import REPOSITORY, Place, run_roles, stopped, until
 from tests.unit.storage_sample import CIPHER
 
 STATUS, POINT = (f"/usr/local/lib/mastodon-gov/{name}" for name in ("backup-status", "restore-point"))
