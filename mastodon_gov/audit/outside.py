@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from functools import cache
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from mastodon_gov.audit import stranger
-from mastodon_gov.audit.facts import CouldNotLook, Facts, seen
 from mastodon_gov.instance import Instance
 
 ROLE = "outside"  # the module's name, and the name of the host in the report
@@ -18,25 +17,25 @@ HERE = "here"
 TIMEOUT = 120  # seconds
 
 
-def questions(instance: Instance, where: str) -> dict[str, Any]:
-    """Names and addresses to ask for; nothing secret. `where` tells the checks what the asker may see."""
-    names = [*instance.public_names]
-    known = {name: [str(address) for address in instance.addresses.get(name, ())] for name in names}
+def questions(instance: Instance, proxies: Iterable[str], where: str, probe: bool) -> dict[str, Any]:
+    """Names to ask for; nothing secret. `proxies` are the hosts whose addresses count where DNS knows no name."""
     return {
         "from": where,
+        "names": list(instance.public_names),
         "web": instance.domain.web,
         "media": instance.domain.media,
-        "handle": instance.domain.handle,
         "owner": instance.owner.username,
-        "addresses": known,
+        "bucket": instance.object_storage.media_bucket,
+        "addresses": [str(address) for name in proxies for address in instance.addresses.get(name, ())],
         "trusted_ca": list(instance.trusted_ca),
+        "probe": probe,
     }
 
 
-def ask(instance: Instance, where: str, ssh_config: Path | None) -> dict[str, Any]:
-    """The stranger's answers; `{"error": sentence}` when there was no stranger to ask."""
-    asked = json.dumps(questions(instance, where))
-    program = f"{Path(stranger.__file__).read_text()}\nprint(json.dumps(look(json.loads({asked!r}))))\n"
+def ask(asked: dict[str, Any], where: str, ssh_config: Path | None) -> dict[str, Any]:
+    """The stranger's answers; `{"error": sentence}` when there was no stranger to ask. The program travels on standard
+    input, so nothing is left on another machine."""
+    program = f"{Path(stranger.__file__).read_text().partition(MAIN)[0]}\nprint(json.dumps(look({asked!r})))\n"
     words = [sys.executable if where == HERE else "python3", "-I", "-"]
     if where != HERE:
         options = ["-F", str(ssh_config)] if ssh_config else []
@@ -52,19 +51,4 @@ def ask(instance: Instance, where: str, ssh_config: Path | None) -> dict[str, An
     return told
 
 
-@cache
-def _once(instance_id: str, where: str, ssh_config: Path | None) -> dict[str, Any]:
-    return ask(_instances[instance_id], where, ssh_config)
-
-
-_instances: dict[str, Instance] = {}
-
-
-def facts(instance: Instance, where: str, ssh_config: Path | None) -> Facts:
-    """The answers, asked for once a run. Raises CouldNotLook where there are none."""
-    _instances[instance.domain.web] = instance
-    told: Facts = seen(_once(instance.domain.web, where, ssh_config))
-    return told
-
-
-__all__ = ["HERE", "ROLE", "CouldNotLook", "ask", "facts", "questions"]
+MAIN = 'if __name__ == "__main__":'

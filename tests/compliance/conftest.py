@@ -18,7 +18,7 @@ import pytest
 
 from mastodon_gov.audit import outside
 from mastodon_gov.audit.catalogue import Control, Test, faults, load, load_pinned
-from mastodon_gov.audit.facts import Account, CouldNotLook, Facts, Foreseen, Hosts, hosts_of
+from mastodon_gov.audit.facts import Account, CouldNotLook, Facts, Foreseen, Hosts, hosts_of, seen
 from mastodon_gov.audit.results import Check, State
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance import Instance
@@ -152,12 +152,21 @@ def session_of(asked: Hosts) -> dict[str, Any]:
     }
 
 
+@pytest.fixture(scope="session")
+def stranger(request: pytest.FixtureRequest, instance: Instance) -> dict[str, Any]:
+    """What is seen from outside, asked for once."""
+    option = request.config.getoption
+    proxies = hosts_of("nginx", members(_directory(request.config)))
+    asked = outside.questions(instance, proxies, option("outside_from"), option("--probe"))
+    return outside.ask(asked, option("outside_from"), option("--from-ssh-config"))
+
+
 @pytest.fixture
 def facts(request: pytest.FixtureRequest, hosts: Hosts, instance: Instance, hostname: str) -> Facts:
     """What the program of this module's role said on this host; what it could not look at raises CouldNotLook."""
     if hostname == outside.ROLE:
-        option = request.config.getoption
-        return outside.facts(instance, option("outside_from"), option("--from-ssh-config"))
+        told: Facts = seen(request.getfixturevalue("stranger"))
+        return told
     return hosts.facts(hostname, role_of(request.node))
 
 
