@@ -35,6 +35,7 @@ SERVICES = [
     Account("mastodon-owner", "/var/lib/mastodon-owner", ("mastodon",)),
     Account("postgres", "/var/lib/postgresql"),
 ]
+FACTS_PARTS = ("facts_lib.py", "facts_people.py", "facts_services.py")
 # Laid out like their templates, readable by everybody.
 PLAIN = (
     "/etc/apt/apt.conf.d/60-mfg",
@@ -67,7 +68,7 @@ def files(node: Node) -> list[Entry]:
         Directory("/var/lib/mastodon-gov", mode=0o711),
         Directory("/usr/local/lib/mastodon-gov"),
         Directory(FACTS),
-        program("base", "facts_lib.py", "/usr/local/lib/mastodon-gov/facts_lib.py", mode=0o644),
+        *(program("base", name, f"/usr/local/lib/mastodon-gov/{name}", mode=0o644) for name in FACTS_PARTS),
         facts_program("base"),
         Directory("/etc/systemd/coredump.conf.d"),
         Directory("/etc/systemd/journald.conf.d"),

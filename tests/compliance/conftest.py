@@ -60,14 +60,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def role_of(item: pytest.Item) -> str:
-    """tests/compliance/test_ssh.py checks the role ssh."""
-    return item.path.stem.removeprefix("test_")
+    """tests/compliance/test_ssh.py checks the role ssh, and test_base__people.py the role base."""
+    return item.path.stem.removeprefix("test_").partition("__")[0]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every check runs once for each host that has its role."""
     if "hostname" in metafunc.fixturenames:
-        role = metafunc.module.__name__.rpartition("test_")[2]
+        role = metafunc.module.__name__.rpartition("test_")[2].partition("__")[0]
         try:
             names = [outside.ROLE] if role == outside.ROLE else hosts_of(role, members(_directory(metafunc.config)))
         except Refusal as refusal:

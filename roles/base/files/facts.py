@@ -3,17 +3,31 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import resource
+import stat
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from roles.base.files import facts_people, facts_services
     from roles.base.files.facts_lib import output, tell
 else:  # on the host the programs' common part lies one directory up
     sys.path.insert(0, "/usr/local/lib/mastodon-gov")
+    import facts_people
+    import facts_services
     from facts_lib import output, tell
+
+# Every program may write these, and what they hold is no secret.
+SHARED_LOGS = {"wtmp", "btmp", "lastlog"}
+# An account that may not write apt's caches: they are used where they are good, and left alone where they are not.
+AS_APT = ("runuser", "-u", "_apt", "--", "apt-get")
+MODULES = "cramfs hfs jffs2 udf usb-storage firewire-core dccp sctp rds tipc".split()
+ACCOUNT_FILES = [f"/etc/{name}{copy}" for name in ("passwd", "group", "shadow", "gshadow") for copy in ("", "-")]
+CRON = ["/etc/crontab", *(f"/etc/cron.{each}" for each in ("d", "hourly", "daily", "weekly", "monthly"))]
 
 
 def host() -> dict[str, object]:
@@ -37,5 +51,150 @@ def sysctl() -> dict[str, str]:
     return {name.strip(): value.strip() for name, sign, value in (line.partition("=") for line in lines) if sign}
 
 
+def packages() -> list[str]:
+    """Names of what is installed."""
+    lines = output("dpkg-query", "-W", "-f", "${db:Status-Abbrev}|${Package}\n").splitlines()
+    return [line.split("|")[1] for line in lines if line.startswith("ii ")]
+
+
+def apt() -> dict[str, list[str]]:
+    """apt's settings in force, by name; a list has one name and many values."""
+    found: dict[str, list[str]] = {}
+    for line in output("apt-config", "dump").splitlines():
+        name, _, value = line.partition(" ")
+        found.setdefault(name.removesuffix("::"), []).append(value.strip('";'))
+    return found
+
+
+def waiting() -> list[str]:
+    """Upgrades that apt would take from a security archive."""
+    lines = output(*AS_APT, "-s", "-o", "Debug::NoLocking=1", "upgrade").splitlines()
+    return [line.split()[1] for line in lines if line.startswith("Inst ") and "-security" in line]
+
+
+def sources() -> list[dict[str, object]]:
+    """Each source of packages, with the keys that may sign it and whether somebody else could change them."""
+    asked = "$(REPO_URI)|$(RELEASE)|$(SIGNED_BY)"
+    rows = output(*AS_APT, "indextargets", "--format", asked, "Created-By: Packages").splitlines()
+    found: list[dict[str, object]] = []
+    for row in sorted(set(rows)):
+        uri, release, key = row.split("|")
+        found.append({"uri": uri, "release": release, "signed_by": key, "key_safe": _safe(key)})
+    return found
+
+
+def _safe(key: str) -> bool:
+    if not key.startswith("/"):
+        return bool(key)  # a key that is written out stands in the source itself
+    seen = os.stat(key)
+    return seen.st_uid == 0 and not seen.st_mode & 0o022
+
+
+def sockets() -> list[str]:
+    """What listens, as `protocol address:port program`; loopback and public alike."""
+    found = set()
+    for line in output("ss", "-Hltnup").splitlines():
+        fields = line.split()
+        program = line.partition('(("')[2].partition('"')[0]
+        found.add(f"{fields[0]} {fields[4]} {program}")
+    return sorted(found)
+
+
+def mounts() -> dict[str, list[str]]:
+    """Type and options of each mount, by place."""
+    found = {}
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, place, kind, options = line.split()[:4]
+        found[place] = [kind, *options.split(",")]
+    return found
+
+
+def modules() -> dict[str, str]:
+    """What loading each of these would do."""
+    return {name: output("modprobe", "-nv", name, codes=(0, 1)).strip() for name in MODULES}
+
+
+def cores() -> dict[str, object]:
+    """The hard limit of this very sign-in in bytes (-1: none), and systemd-coredump's settings."""
+    return {
+        "hard": resource.getrlimit(resource.RLIMIT_CORE)[1],
+        "coredump": facts_services.settings("systemd/coredump.conf"),
+    }
+
+
+def tree() -> dict[str, list[str]]:
+    """Files of nobody, files that everybody may write, and set-uid programs. Other file systems are left out."""
+    words = "find / -xdev -ignore_readdir_race ( -path /proc -o -path /sys ) -prune -o".split()
+    tests = (
+        "( -nouser -o -nogroup ) -printf U%p\\n -o -perm -0002 ! -type l ( ! -type d -o ! -perm -1000 ) -printf W%p\\n"
+    )
+    lines = output(*words, *tests.split(), "-o", "-type", "f", "-perm", "/6000", "-printf", "S%p\n", codes=(0, 1))
+    rows = lines.splitlines()
+    return {name: sorted(row[1:] for row in rows if row[0] == kind)[:50] for name, kind in KINDS.items()}
+
+
+KINDS = {"unowned": "U", "writable": "W", "setuid": "S"}
+
+
+def modes() -> dict[str, str]:
+    """`owner:group mode` of the files that hold accounts, and of cron's; those that are not there are left out."""
+    found = {}
+    for path in map(Path, [*ACCOUNT_FILES, *CRON]):
+        if path.exists():
+            seen = path.stat()
+            found[str(path)] = f"{path.owner()}:{path.group()} {seen.st_mode & 0o7777:04o}"
+    return found
+
+
+def cron_allow() -> list[str] | None:
+    """Who may have a crontab; null where anybody may."""
+    path = Path("/etc/cron.allow")
+    return path.read_text().split() if path.exists() else None
+
+
+def clock() -> dict[str, object]:
+    """How far the clock is off (s), from how many sources, and whether another daemon sets it too."""
+    units = ("systemd-timesyncd.service", "ntpsec.service", "openntpd.service")
+    others = output("systemctl", "list-units", "--plain", "--no-legend", *units)
+    return {
+        "offset": float(output("chronyc", "-c", "tracking").split(",")[4]),
+        "sources": len(output("chronyc", "-c", "sources").splitlines()),
+        "others": [line.split()[0] for line in others.splitlines()],
+    }
+
+
+def logs() -> list[str]:
+    """Logs that others than owner and group may read, or that the group may write."""
+    found = []
+    for directory, _, names in os.walk("/var/log"):
+        for name in names if "/journal/" not in f"{directory}/" else ():
+            seen = os.lstat(path := os.path.join(directory, name))
+            if stat.S_ISREG(seen.st_mode) and seen.st_mode & 0o137 and name not in SHARED_LOGS:
+                found.append(f"{path} {seen.st_mode & 0o7777:04o}")
+    return sorted(found)
+
+
+def journal() -> dict[str, object]:
+    """journald's settings in force, and whether what it writes outlives a restart."""
+    kept = any(Path("/var/log/journal").glob("*/system.journal"))
+    return {"settings": facts_services.settings("systemd/journald.conf"), "persistent": kept}
+
+
+def updates() -> dict[str, object]:
+    """Seconds since unattended-upgrades last succeeded; null when it never ran. `made`: seconds since the first
+    deploy. `reboot`: seconds that a restart has been waiting for."""
+    stamp = Path("/var/lib/apt/periodic/unattended-upgrades-stamp")
+    reboot = Path("/run/reboot-required")
+    made = float(output("stat", "-c", "%W", "/var/lib/mastodon-gov"))
+    return {
+        "age": time.time() - stamp.stat().st_mtime if stamp.exists() else None,
+        "made": time.time() - made,
+        "reboot": time.time() - reboot.stat().st_mtime if reboot.exists() else None,
+        "timer": output("systemctl", "is-active", "apt-daily-upgrade.timer", codes=(0, 3)).strip(),
+    }
+
+
 if __name__ == "__main__":
-    tell({"time": time.time, "host": host, "sysctl": sysctl})
+    system = (host, sysctl, packages, apt, waiting, sources, sockets, mounts, modules, cores, tree, modes, cron_allow)
+    parts = [*system, clock, logs, journal, updates, *facts_people.PARTS, *facts_services.PARTS]
+    tell({"time": time.time, **{part.__name__: part for part in parts}})
