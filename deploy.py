@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pyinfra import host
 
 from mastodon_gov.instance import Node
+from roles.backups.backup_set import backup_set
 from roles.backups.role import backups
 from roles.base.role import base
 from roles.certificates.role import certificates, issue
@@ -46,3 +49,5 @@ if "mastodon" in node.groups:
 if "proxy" in node.groups:
     nginx(node)
     issue(node)
+if "database" in node.groups:
+    backup_set(node, Path(host.data.directory))

@@ -97,6 +97,7 @@ def _host(directory: Path, instance: Instance, node: Node) -> dict[str, Any]:
     key = directory / "deploy_key"
     return {
         "node": node,
+        "directory": str(directory),
         "ssh_hostname": str(addresses[0]) if addresses else node.name,
         "ssh_user": "deploy",
         **({"ssh_key": str(key)} if key.exists() else {}),

@@ -22,13 +22,16 @@ from mastodon_gov.storage.client import connect, reached, sentences
 PREFIX, SUFFIX = "configuration/", ".tar.age"
 LARGEST = 1 << 20
 IDENTITY = b"AGE-SECRET-KEY-"
+# What verbs write beside the configuration; it is kept elsewhere.
+RESULTS = {"audit", "evidence", "export", "reports", "drills"}
 
 
 def files(directory: Path) -> Iterator[tuple[str, bytes]]:
     """What is kept: name and content of every file that is not hidden, not large, and opens nothing itself."""
     for path in sorted(directory.rglob("*")):
         name = path.relative_to(directory).as_posix()
-        hidden = any(part.startswith((".", "__pycache__")) for part in path.relative_to(directory).parts)
+        parts = path.relative_to(directory).parts
+        hidden = any(part.startswith((".", "__pycache__")) for part in parts) or parts[0] in RESULTS
         if hidden or not path.is_file() or path.stat().st_size > LARGEST:
             continue
         content = path.read_bytes()
