@@ -26,6 +26,8 @@ VERBS = {
     "revoke": "mastodon_gov.invite:revoke",
     "restore": "mastodon_gov.restore:restore",
     "release": "mastodon_gov.release.cli:release",
+    "export": "mastodon_gov.backups.export:export",
+    "escrow": "mastodon_gov.backups.escrow:escrow",
     "secrets": "mastodon_gov.secrets.cli:secrets",
     "lab": "mastodon_gov.lab.cli:lab",
 }

@@ -20,7 +20,11 @@ FORMAT = 1
 
 def read(directory: Path, identity: Path) -> Secrets:
     """The secrets of an instance. Raises Refusal with one line for each fault; a value is in none of them."""
-    values = read_values(directory, identity)
+    return typed(read_values(directory, identity))
+
+
+def typed(values: Values) -> Secrets:
+    """The same, of values by dotted name."""
     if faults := value_faults(values):
         raise Refusal("\n".join(faults))
     return Secrets.model_validate({"format": FORMAT, **_tree(values)})

@@ -2,7 +2,8 @@
 """Write a manifest into the backup bucket for every backup that has none; docs/decisions/backup-set.md has its form.
 
 Prints JSON: the labels of the manifests it wrote. Exit code 1 with a sentence when one could not be written; the next
-run makes up for it. A copy of each lies in /var/lib/mastodon-gov/manifests.
+run makes up for it. A copy of each lies in /var/lib/mastodon-gov/manifests. With --observe it writes nothing, and
+prints what a manifest would say of the live database and its release.
 """
 
 from __future__ import annotations
@@ -164,6 +165,10 @@ def main() -> None:
     """One JSON document on standard output."""
     began = time.monotonic()
     try:
+        if sys.argv[1:] == ["--observe"]:
+            seen, made = observed()
+            print(json.dumps({"release": release(), **made, "observed": seen}))
+            return
         written = write(settings())
     except (Refused, Unanswered) as error:
         sys.exit(f"The backup's manifest was not written: {error}. The next backup makes up for it.")
