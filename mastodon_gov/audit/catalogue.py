@@ -131,7 +131,7 @@ def load_pinned(path: Path = NOT_RUN) -> Pinned:
 
 
 @dataclass(frozen=True)
-class Test:
+class Collected:
     """What collection saw of one test: where it is, and its marks."""
 
     name: str
@@ -141,7 +141,7 @@ class Test:
 
 
 def faults(
-    controls: Mapping[str, Control], pinned: Pinned, tests: Collection[Test], *, everything: bool = True
+    controls: Mapping[str, Control], pinned: Pinned, tests: Collection[Collected], *, everything: bool = True
 ) -> list[str]:
     """What is wrong between catalogue and suite; a suite with any of it is not run. `everything`: no module is left
     out, so that a control without test is seen whichever its role is."""

@@ -55,6 +55,7 @@ def write_evidence(report: Mapping[str, Any], place: Path, key: Path) -> Path:
         count += 1
         final = place / f"{name}-{count}"
     try:
+        place.mkdir(parents=True, exist_ok=True)
         new = Path(tempfile.mkdtemp(prefix=".new-", dir=place))
         try:
             for file, text in rendered(report).items():

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import pytest
 
 from mastodon_gov.audit import outside
-from mastodon_gov.audit.catalogue import Control, Test, faults, load, load_pinned
+from mastodon_gov.audit.catalogue import Collected, Control, faults, load, load_pinned
 from mastodon_gov.audit.facts import Account, CouldNotLook, Facts, Foreseen, Hosts, hosts_of, seen
 from mastodon_gov.audit.results import Check, State
 from mastodon_gov.errors import Refusal
@@ -94,7 +94,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     except Refusal as refusal:
         raise pytest.UsageError(str(refusal)) from None
     tests = {
-        item.nodeid.split("[")[0]: Test(
+        item.nodeid.split("[")[0]: Collected(
             item.nodeid.split("[")[0], role_of(item), controls_of(item), any(item.iter_markers("xfail"))
         )
         for item in ours
