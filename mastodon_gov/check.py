@@ -32,7 +32,7 @@ from mastodon_gov.instance.load import load
 from mastodon_gov.inventory import nodes
 from mastodon_gov.outside import outside_findings, questions
 from mastodon_gov.relay import relay_findings
-from mastodon_gov.release.bundle import newest_migration, read_release, verify
+from mastodon_gov.release.bundle import migrations_of, read_release, verify
 from mastodon_gov.release.select import selected
 from mastodon_gov.remote import Host
 
@@ -89,7 +89,7 @@ def _examine_host(node: Node, directory: Path, everything: bool, offset: float |
             node=node,
             arch=release.arch,
             bytes=release.bytes,
-            newest=newest_migration(Path(node.release.archive)),
+            migrations=migrations_of(Path(node.release.archive)),
             offset=measured if offset is None else offset,
         )
         found = host_findings(subject, seen)

@@ -18,6 +18,8 @@ VERBS = {
     "check": "mastodon_gov.check:check",
     "plan": "mastodon_gov.deploying:plan",
     "deploy": "mastodon_gov.deploying:deploy",
+    "upgrade": "mastodon_gov.upgrade:upgrade",
+    "rollback": "mastodon_gov.rollback:rollback",
     "status": "mastodon_gov.status:status",
     "audit": "mastodon_gov.audit.cli:audit",
     "owner": "mastodon_gov.status:owner",

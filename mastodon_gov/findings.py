@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from mastodon_gov.instance import Node
+from mastodon_gov.migrations import Migrations, read_installed, refusal
 
 
 class State(StrEnum):
@@ -73,12 +74,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is to be deployed on a host. Sizes in bytes; `newest` is the release's last migration; `offset` in s."""
+    """What is to be deployed on a host. Sizes in bytes; `migrations` are the release's own; `offset` in s."""
 
     node: Node
     arch: str
     bytes: int
-    newest: str
+    migrations: Migrations
     offset: float
 
 
@@ -196,15 +197,13 @@ def _mastodon(subject: Subject, seen: dict[str, Any]) -> Judgement:
 
 
 def _database(subject: Subject, seen: dict[str, Any]) -> Judgement:
-    expected = "no database mastodon_production, an empty one, or ours, not newer than the release"
+    expected = "no database mastodon_production, an empty one, or ours, one that the release may run on"
     for told in seen["databases"]:
         if sentence := foreign_database(told):
             return FAIL, sentence, expected, FOREIGN
-        newest = told.get("newest") or ""
-        if subject.newest and newest > subject.newest:
-            observed = f"migrations up to {newest}, and release {subject.node.release.name} ends with {subject.newest}"
-            remedy = "It belongs to a newer release: write that one as `release` in instance.yaml, then deploy again."
-            return FAIL, observed, expected, remedy
+        installed = read_installed(seen["installed"])
+        if newer := refusal(subject.node.release.name, subject.migrations, told.get("versions") or (), installed):
+            return FAIL, "one that is newer", expected, f"Of this database: {newer}"
     return OK, "nothing foreign", expected, ""
 
 

@@ -23,7 +23,7 @@ RECOVERY = 20  # seconds; a small server reads its log in one or two
 TIMEOUT = 8  # seconds, for each answer from the network
 LISTEN = "0A"  # the kernel's number for a socket that listens (proc_net_tcp in the kernel's documentation)
 
-# Lines of JSON: what the database holds; its newest migration. The comment is what the role postgresql writes on a
+# Lines of JSON: what the database holds; its migrations. The comment is what the role postgresql writes on a
 # database while it is empty: from then on its tables are ours.
 SQL = """\\set ON_ERROR_STOP on
 SELECT EXISTS (SELECT FROM pg_database WHERE datname = 'mastodon_production') AS there \\gset
@@ -37,7 +37,7 @@ SELECT json_build_object(
                                        'pg_database') = 'made by mastodon-gov', false));
 SELECT to_regclass('public.schema_migrations') IS NOT NULL AS migrated \\gset
 \\if :migrated
-SELECT json_build_object('newest', max(version)) FROM public.schema_migrations;
+SELECT json_build_object('versions', json_agg(version)) FROM public.schema_migrations;
 \\endif
 \\endif
 """
@@ -74,6 +74,12 @@ def disks() -> dict[str, dict[str, int]]:
         space = os.statvfs(seen)
         found[place] = {"free": space.f_bavail * space.f_frsize, "device": seen.stat().st_dev}
     return found
+
+
+def installed() -> list[str]:
+    """Paths of the migrations of every installed release, such as 4.6.5-0123abcd/db/migrate/20260101000000_add_x.rb."""
+    home = Path(OUR_HOME, "releases")
+    return [str(path.relative_to(home)) for path in sorted(home.glob("[0-9]*/db/*migrate/[0-9]*"))]
 
 
 def memory() -> int:
@@ -241,6 +247,7 @@ def look(asked: dict[str, Any]) -> dict[str, object]:
         "listeners": tried(listeners, asked["ports"]),
         "mastodon": tried(mastodon),
         "databases": tried(databases),
+        "installed": installed(),
     }
 
 

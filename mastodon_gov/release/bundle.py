@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ConfigDict, ValidationError
 
 from mastodon_gov.errors import Refusal
+from mastodon_gov.migrations import Migrations, read_paths
 from mastodon_gov.release.pins import Frozen
 
 NAMESPACE = "mastodon-release"
@@ -57,12 +58,25 @@ def read_release(bundle: Path) -> tuple[Release, str]:
     return release, hashlib.sha256(manifest).hexdigest()
 
 
-def newest_migration(bundle: Path) -> str:
-    """Version of the last migration that the bundle's manifest lists; "" when it lists none."""
+def migrations_of(bundle: Path) -> Migrations:
+    """The migrations that the bundle's manifest lists."""
     _, manifest = _head(bundle)
-    paths = (line.split("  ", 1)[1] for line in manifest.decode().splitlines() if "  " in line)
-    names = (path.rpartition("/")[2] for path in paths if path.startswith(("db/migrate/", "db/post_migrate/")))
-    return max((name.split("_")[0] for name in names if name[:1].isdigit()), default="")
+    return read_paths(line.split("  ", 1)[1] for line in manifest.decode().splitlines() if "  " in line)
+
+
+def migration_texts(bundle: Path, wanted: frozenset[str]) -> dict[str, str]:
+    """The text of migrations with these numbers, by path. Reads the archive to their end: seconds for real Mastodon."""
+    texts: dict[str, str] = {}
+    with subprocess.Popen(["zstd", "-dcq", bundle], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as zstd:
+        with tarfile.open(fileobj=zstd.stdout, mode="r|") as tar:
+            for member in tar:
+                path = member.name.partition("/")[2]
+                if len(texts) < len(wanted) and read_paths([path]).known & wanted and (text := tar.extractfile(member)):
+                    texts[path] = text.read().decode(errors="replace")
+                if len(texts) == len(wanted):
+                    break
+        zstd.kill()
+    return texts
 
 
 def _head(bundle: Path) -> tuple[Release, bytes]:

@@ -10,40 +10,44 @@ from typing import Any
 from pyinfra import host
 from pyinfra.api import FactBase, OperationError, QuoteString, StringCommand, operation
 
+from mastodon_gov import migrations
 from mastodon_gov.instance import Instance, Node
 from mastodon_gov.instance.immutable import domain_refusal
+from mastodon_gov.migrations import Migrations
 from roles.lib import Commands
 from roles.mastodon.lock import is_settled, lock_sql, psql_install, status_sql, sync_sql
-from roles.mastodon.processes import HOME, LIB
+from roles.mastodon.processes import HOME, LIB, journalled, observed, who
 
 DATABASE = "mastodon_production"
 FIRST_PASSWORD = "/var/lib/mastodon-gov/owner-first-password"  # noqa: S105  # a path
 SHOWN = "/var/lib/mastodon-gov/owner-password-shown"
+JOURNAL = "/var/lib/mastodon-gov/journal/upgrades.jsonl"
+HELD = "/var/lib/mastodon-gov/upgrade-held"  # the release whose post-deployment migrations wait for a person
 
 
 @dataclass(frozen=True)
 class Application:
-    """What database and release say: number of tables, migrations done and still to do, the owner's account."""
+    """What database and releases say: number of tables, migrations done, those of every installed release, the owner's
+    account, and whether an upgrade is on its way or held before its end."""
 
     tables: int = 0
     versions: frozenset[str] = frozenset()
-    before: frozenset[str] = frozenset()
-    after: frozenset[str] = frozenset()
+    installed: dict[str, Migrations] = field(default_factory=dict)
     owner: dict[str, bool] | None = None
     status_host: str | None = None
     password_waits: bool = False
     password_shown: bool = False
     lock: dict[str, Any] = field(default_factory=lambda: {"installed": False})
+    held: str = ""
+    unfinished: bool = False
 
-    def pending(self, after: bool) -> frozenset[str]:
-        """Migrations of the release that the database has not seen, of the half that runs before or after the swap."""
-        return (self.after if after else self.before) - self.versions
-
-    @property
-    def newer(self) -> frozenset[str]:
-        """Migrations that only a newer release can have made; empty while no release is installed."""
-        known = self.before | self.after
-        return frozenset(v for v in self.versions if known and v > max(known))
+    def pending(self, release: str, after: bool) -> frozenset[str]:
+        """Migrations of a release that the database has not seen, of the half that runs before or after the swap; none
+        of the later half while a person has it held."""
+        if after and self.held == release:
+            return frozenset()
+        own = self.installed.get(release, Migrations())
+        return (own.after if after else own.before) - self.versions
 
 
 class ApplicationState(FactBase[Application]):
@@ -51,56 +55,54 @@ class ApplicationState(FactBase[Application]):
 
     default = Application
 
-    def command(self, release: str, owner: str) -> StringCommand:
-        """Lists of migrations from the release, three documents from the database, marks of the first password."""
+    def command(self, owner: str) -> StringCommand:
+        """Lists of migrations from the releases, three documents from the database, marks from the host's files."""
         sql = (Path(__file__).parent / "files" / "state.sql").read_text() + status_sql()
         script = (
-            f'cd {HOME}/releases/"$1" 2>/dev/null && {{ ls db/migrate; echo =; ls db/post_migrate; }} || echo =; '
-            "echo =; "
-            'printf "%s" "$3" | runuser -u postgres -- psql -qtAX -v ON_ERROR_STOP=1 -v owner="$2" '
+            f"cd {HOME}/releases 2>/dev/null && ls -1 -d */db/migrate/[0-9]* */db/post_migrate/[0-9]* 2>/dev/null "
+            "| sed 's/_[^/]*$//'; cd /; echo =; "
+            'printf "%s" "$2" | runuser -u postgres -- psql -qtAX -v ON_ERROR_STOP=1 -v owner="$1" '
             f"-d {DATABASE} -f - 2>/dev/null | tr -d '\\n' | sed 's/}}{{/}}\\n{{/g'; echo; echo =; "
-            f"[ -e {FIRST_PASSWORD} ] && echo waits; [ -e {SHOWN} ] && echo shown; true"
+            f"[ -e {FIRST_PASSWORD} ] && echo waits; [ -e {SHOWN} ] && echo shown; "
+            f'[ ! -e {HELD} ] || echo "held $(cat {HELD})"; '
+            f'[ ! -s {JOURNAL} ] || tail -n 1 {JOURNAL} | grep -q \'"event": "\\(closed\\|held\\)"\' '
+            "|| echo unfinished; true"
         )
-        return StringCommand(
-            "sh -c", QuoteString(script), "sh", QuoteString(release), QuoteString(owner), QuoteString(sql)
-        )
+        return StringCommand("sh -c", QuoteString(script), "sh", QuoteString(owner), QuoteString(sql))
 
     def process(self, output: list[str]) -> Application:
-        """Four parts, separated by `=`."""
+        """Three parts, separated by `=`."""
         parts: list[list[str]] = [[]]
         for line in output:
             if line == "=":
                 parts.append([])
             elif line:
                 parts[-1].append(line)
-        before, after, documents, marks = parts
+        listed, documents, marks = parts
         read = [json.loads(line) for line in documents]
         told: dict[str, Any] = read[1] if len(read) == 3 else {}
         return Application(
             tables=read[0]["tables"] if read else 0,
             versions=frozenset(told.get("versions") or ()),
-            before=frozenset(name.split("_")[0] for name in before if name[:1].isdigit()),
-            after=frozenset(name.split("_")[0] for name in after if name[:1].isdigit()),
+            installed=migrations.read_installed(listed),
             owner=told.get("owner"),
             status_host=told.get("status_host"),
             password_waits="waits" in marks,
             password_shown="shown" in marks,
             lock=read[2] if len(read) == 3 else {"installed": False},
+            held=next((mark.removeprefix("held ") for mark in marks if mark.startswith("held ")), ""),
+            unfinished="unfinished" in marks,
         )
-
-
-# By host, until a step below changes something: asking again before each step would be a second of every deploy.
-_known: dict[str, Application] = {}
 
 
 def observe(node: Node) -> Application:
     """The state of this node's application. Raises OperationError for a database a deploy must not touch."""
-    if state := _known.get(host.name):
+    if isinstance(state := observed.get(host.name), Application):
         return state
-    state = host.get_fact(ApplicationState, release=node.release.name, owner=node.instance.owner.username)
+    state = host.get_fact(ApplicationState, owner=node.instance.owner.username)
     # Complete only when database and release are both there: other roles make them.
-    if state.lock["installed"] and state.before:
-        _known[host.name] = state
+    if state.lock["installed"] and node.release.name in state.installed:
+        observed[host.name] = state
     if refusal := refused(state, node.instance, node.release.name):
         raise OperationError(refusal)
     return state
@@ -108,23 +110,16 @@ def observe(node: Node) -> Application:
 
 def refused(state: Application, instance: Instance, release: str) -> str | None:
     """Why this database must stay as it is, or None."""
-    if state.newer:
-        return (
-            f"database {DATABASE}: it holds migrations up to {max(state.versions)}, which release {release} does not "
-            "know; it belongs to a newer release. Set `release` in instance.yaml to that release, then deploy again."
-        )
+    own = state.installed.get(release, Migrations())
+    if newer := migrations.refusal(release, own, state.versions, state.installed):
+        return f"database {DATABASE}: {newer}"
     deployed = state.lock.get("deployment") or {}
     return domain_refusal(instance, deployed.get("local_domain"), deployed.get("web_domain"), state.status_host)
 
 
-def _changing() -> None:
-    """What was observed is about to be untrue."""
-    _known.pop(host.name, None)
-
-
-def _as_owner(node: Node, *words: str, prefix: str = "") -> StringCommand:
+def _as_owner(node: Node, *words: str) -> StringCommand:
     release = f"{HOME}/releases/{node.release.name}"
-    return StringCommand(f"{prefix}{LIB}/mastodon-run mastodon-owner {release}", *(QuoteString(word) for word in words))
+    return StringCommand(f"{LIB}/mastodon-run mastodon-owner {release}", *(QuoteString(word) for word in words))
 
 
 @operation()
@@ -140,31 +135,51 @@ def prepare_database(node: Node) -> Commands:
     process of the application has ever run on it. Rails forgets the seeds when it is killed after the schema, so they
     are a task of their own; they can be repeated."""
     if not observe(node).lock["installed"]:
-        _changing()
+        observed.clear()
         yield _as_owner(node, "bundle", "exec", "rails", "db:prepare", "db:seed")
 
 
 @operation()
+def restore_point(node: Node, after: bool) -> Commands:
+    """Mark the moment before migrations, so that a restore can stop there. PostgreSQL takes a name twice and then a
+    restore stops at the first, so each mark has its time in its name."""
+    if observe(node).pending(node.release.name, after):
+        name = f"before-{'post-' if after else ''}{node.release.name}-$(date -u +%Y%m%dT%H%M%SZ)"
+        yield journalled(node.release, _half("restore point", after), f"{LIB}/restore-point {name}")
+
+
+@operation()
 def migrate(node: Node, after: bool) -> Commands:
-    """Run what is pending as the owner. A migration that cannot get its lock in 10 s gives up instead of making
-    everybody wait behind it; the next deploy tries again."""
-    if not observe(node).pending(after):
-        return
-    _changing()
-    if not after:
-        yield StringCommand(f"{LIB}/restore-point before-{node.release.name}")
-    prefix = "PGOPTIONS='-c lock_timeout=10s' " + ("" if after else "SKIP_POST_DEPLOYMENT_MIGRATIONS=true ")
-    yield _as_owner(node, "bundle", "exec", "rails", "db:migrate", prefix=prefix)
+    """Run what is pending as the owner, without making anybody wait behind it."""
+    release = node.release
+    if observe(node).pending(release.name, after):
+        command = f"{LIB}/migrate.py {release.name} {'after' if after else 'before'}"
+        yield journalled(release, _half("migrations", after), command)
+
+
+def _half(step: str, after: bool) -> str:
+    return f"{step} after" if after else f"{step} before"
+
+
+@operation()
+def close_journal(node: Node) -> Commands:
+    """Write down that the way to this release has come to its end, or is held before what cannot be undone."""
+    state, release = observe(node), node.release.name
+    if state.unfinished:
+        yield StringCommand(
+            f"{LIB}/journal.py close {release}", QuoteString(who()), "held" if state.held == release else ""
+        )
 
 
 @operation()
 def database_lock(node: Node) -> Commands:
-    """Install the lock and carry the staff domains into it, in one transaction."""
+    """Install the lock and carry the staff domains into it, in one transaction; again when a migration has added what
+    it did not cover."""
     instance = node.instance
     names = (instance.domain.handle, instance.domain.web)
     settings = {"require_2fa": "true"}
     if not is_settled(observe(node).lock, instance.staff_domains, settings, names):
-        _changing()
+        observed.clear()
         install = " ".join(psql_install(DATABASE))
         sql = lock_sql() + "\n" + sync_sql(instance.staff_domains, settings, names)
         yield StringCommand(f"runuser -u postgres -- {install}", _stdin=sql)
@@ -177,7 +192,7 @@ def owner_account(node: Node) -> Commands:
     seen = state.password_waits or state.password_shown
     if state.owner is not None and (state.owner["signed_in"] or seen):
         return
-    _changing()
+    observed.clear()
     what = "create" if state.owner is None else "reset"
     release = f"{HOME}/releases/{node.release.name}"
     yield StringCommand(f"{LIB}/owner_account.py {what} {release}", QuoteString(owner.username), owner.address)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import socket
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from pyinfra import host
+from pyinfra import host, state
 from pyinfra.api import FactBase, FileUploadCommand, QuoteString, StringCommand, operation
 
 from mastodon_gov.instance.model import ReleaseBundle
@@ -47,6 +49,25 @@ class SlotsSettled(FactBase[bool]):
         return bool(told.get("settled"))
 
 
+def who() -> str:
+    """Who deploys, for the journal on the host."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+# What the steps know, by host, until one of them changes something: asking again before each step would be a second of
+# every deploy.
+observed: dict[str, object] = {}
+_settled: set[tuple[str, bool]] = set()
+
+
+def journalled(release: ReleaseBundle, step: str, command: str) -> StringCommand:
+    """A shell command as a step on the way to a release: the host writes down when it began and how it ended."""
+    observed.clear()
+    _settled.clear()
+    words = (QuoteString(word) for word in (release.name, who(), step))
+    return StringCommand(f"{LIB}/journal.py step", *words, "-- sh -c", QuoteString(command))
+
+
 @operation()
 def install_release(release: ReleaseBundle, allow_standin: bool) -> Commands:
     """Carry the bundle to the host and have it verified there; a release that is installed is not touched."""
@@ -58,15 +79,17 @@ def install_release(release: ReleaseBundle, allow_standin: bool) -> Commands:
     yield FileUploadCommand(release.archive, archive)
     yield FileUploadCommand(BytesIO(release.signature.encode()), f"{archive}.sig")
     yield FileUploadCommand(BytesIO(release.signers.encode()), f"{INCOMING}/allowed_signers")
-    yield StringCommand(
-        f"python3 {LIB}/release_install.py {archive} --signers {INCOMING}/allowed_signers",
-        "--allow-standin" if allow_standin else "",
-        f"&& rm -rf {INCOMING}",
-    )
+    lab = "--allow-standin" if allow_standin else ""
+    install = f"python3 {LIB}/release_install.py {archive} --signers {INCOMING}/allowed_signers {lab}"
+    yield journalled(release, "install", f"{install} && rm -rf {INCOMING}")
 
 
 @operation()
-def run_release(release: ReleaseBundle) -> Commands:
-    """Swap the slots when a process is older than what it reads or runs another release."""
-    if not host.get_fact(SlotsSettled, release=release.name):
-        yield StringCommand(f"{LIB}/slots.py settle", QuoteString(release.name))
+def run_release(release: ReleaseBundle, step: str) -> Commands:
+    """Swap the slots when a process is older than what it reads or runs another release: `start` the other slot and
+    see that it is healthy, then stop the old `web`, `sidekiq`, `streaming`."""
+    asked = (host.name, state.is_executing)
+    if asked not in _settled and host.get_fact(SlotsSettled, release=release.name):
+        _settled.add(asked)
+    if asked not in _settled:
+        yield journalled(release, step, f"{LIB}/slots.py settle {release.name} {step}")

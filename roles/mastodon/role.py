@@ -15,7 +15,14 @@ from roles.lib.packages import packages
 from roles.lib.render import managed, program
 from roles.lib.settle import settle
 from roles.lib.units import Unit, units
-from roles.mastodon.database import database_lock, migrate, owner_account, prepare_database
+from roles.mastodon.database import (
+    close_journal,
+    database_lock,
+    migrate,
+    owner_account,
+    prepare_database,
+    restore_point,
+)
 from roles.mastodon.processes import LIB, install_release, run_release
 from roles.mastodon.server import server_settings
 
@@ -23,6 +30,8 @@ UNITS = [Unit("mastodon.service")]
 PROGRAMS = (
     "mastodon-run",
     "slots.py",
+    "journal.py",
+    "migrate.py",
     "owner_account.py",
     "server_settings.py",
     "server_settings.rb",
@@ -64,10 +73,17 @@ def mastodon(node: Node) -> None:
     settle(files=files(node))
     install_release(name=f"Install release {release.name}", release=release, allow_standin=node.instance.lab)
     prepare_database(name="Make the tables", node=node)
+    restore_point(name="Mark a restore point", node=node, after=False)
     migrate(name="Migrate before the new release serves", node=node, after=False)
     database_lock(name="Lock the database", node=node)
     owner_account(name="Make the owner's account", node=node)
     server_settings(name="Make the server's settings", node=node)
-    run_release(name=f"Run release {release.name}", release=release)
+    run_release(name=f"Start {release.name} in the other slot", release=release, step="start")
+    run_release(name="Hand over web", release=release, step="web")
+    run_release(name="Hand over jobs", release=release, step="sidekiq")
+    run_release(name="Hand over streaming", release=release, step="streaming")
+    restore_point(name="Mark a restore point before the point of no return", node=node, after=True)
     migrate(name="Migrate after the old release has gone", node=node, after=True)
+    database_lock(name="Lock the database again", node=node)
+    close_journal(name="Close the journal", node=node)
     units(name="Start at boot", wanted=UNITS)

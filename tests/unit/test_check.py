@@ -16,6 +16,7 @@ from mastodon_gov import host_probe
 from mastodon_gov.check import clock_offset
 from mastodon_gov.findings import FAIL, GIB, OK, WARN, Finding, Subject, foreign_database, host_findings
 from mastodon_gov.instance import Node
+from mastodon_gov.migrations import Migrations
 from mastodon_gov.outside import outside_findings, questions
 from tests.unit.storage_sample import node as sample_node
 
@@ -29,12 +30,12 @@ def node(**changes: Any) -> Node:
 
 
 def subject(offset: float = 0.0, **changes: Any) -> Subject:
-    return Subject(node(**changes), "amd64", RELEASE_BYTES, "20260611150940", offset)
+    return Subject(node(**changes), "amd64", RELEASE_BYTES, Migrations(frozenset({"20260611150940"})), offset)
 
 
 def cluster(**changes: Any) -> Seen:
     ours = {"cluster": "17/main", "running": True, "tables": 120, "locked": True, "marked": True}
-    return {**ours, "newest": "20260611150940", **changes}
+    return {**ours, "versions": ["20260611150940"], **changes}
 
 
 def fit() -> Seen:
@@ -52,6 +53,7 @@ def fit() -> Seen:
         "listeners": [],
         "mastodon": [],
         "databases": [],
+        "installed": [],
         "names": names | {name: {"addresses": known, "here": known} for name, known in here.items()},
         "packages": {"http://packages.test/dists/trixie/InRelease": {"status": 200}},
         "servers": {"object storage": {"status": 403}, "certificates": {"status": 200}},
@@ -115,7 +117,7 @@ BROKEN: dict[str, tuple[str, Callable[[Seen], None], tuple[str, ...]]] = {
     ),
     "newer database": (
         "database",
-        put("databases", value=[cluster(newest="20991231000000")]),
+        put("databases", value=[cluster(versions=["20260611150940", "20991231000000"])]),
         ("20991231000000", "20260611150940", "newer release"),
     ),
     "stopped foreign cluster": (
@@ -244,7 +246,7 @@ def test_which_database_is_foreign(case: str) -> None:
 
 
 def test_only_what_a_host_carries_is_asked_of_it() -> None:
-    alone = Subject(node().model_copy(update={"groups": frozenset({"redis"})}), "amd64", RELEASE_BYTES, "", 0)
+    alone = Subject(node().model_copy(update={"groups": frozenset({"redis"})}), "amd64", RELEASE_BYTES, Migrations(), 0)
     ids = {each.id for each in judged(fit(), alone)}
     assert {"database", "public names", "certificates"}.isdisjoint(ids)
 

@@ -3,12 +3,16 @@
 
     slots.py status [RELEASE]  what runs, from which release, whether it is older than what it reads, and whether
                                all of it is as `settle RELEASE` would leave it (JSON)
-    slots.py settle RELEASE    make exactly one slot of each kind run RELEASE with today's settings
+    slots.py settle RELEASE [STEP]
+                               make exactly one slot of each kind run RELEASE with today's settings; only up to STEP:
+                               start (the other slot, all of it, until it is healthy), web, sidekiq, streaming (the
+                               old one stops)
     slots.py boot              start the slot that was active before the machine went down
 
 A slot is a link to a release and the working directory of its three units. A process is stale when its release is not
-the wanted one, or when it is older than the files it reads; then the other slot is started, checked, and only then the
-old one stopped. Killed at any point, the next `settle` finishes. Exit 1: a sentence on stderr, the old slot still runs.
+the wanted one, or when it is older than the files it reads; then all of the other slot is started, checked, and only
+then the old one stopped. Killed at any point, the next `settle` finishes. Exit 1: a sentence on stderr, the old slot
+still runs.
 """
 
 from __future__ import annotations
@@ -25,10 +29,14 @@ from pathlib import Path
 
 ROOT = Path("/opt/mastodon")
 KINDS = ("web", "sidekiq", "streaming")
+# Web comes last: nobody meets the new release before its jobs and its streaming are there.
+STARTED = ("sidekiq", "streaming", "web")
+STEPS = ("start", *KINDS)
 SLOTS = ("a", "b")
 PORTS = {("web", "a"): 3000, ("web", "b"): 3001, ("streaming", "a"): 4000, ("streaming", "b"): 4001}
 HEALTH = {"web": "/health", "streaming": "/api/v1/streaming/health"}
 READY_WITHIN = 120  # seconds until a new slot must answer
+ENV = Path("/etc/mastodon/mastodon.env")
 
 
 class Refused(Exception):
@@ -120,23 +128,44 @@ def systemctl(*words: str) -> bool:
     return subprocess.run(["systemctl", *words], capture_output=True, check=False).returncode == 0
 
 
+def web_name() -> str:
+    """The name the application answers to; any other Host is refused by it."""
+    lines = dict(line.split("=", 1) for line in ENV.read_text().splitlines() if "=" in line)
+    return lines.get("WEB_DOMAIN") or lines.get("LOCAL_DOMAIN", "localhost")
+
+
+def healthy(kind: str, slot: str) -> bool:
+    """Whether it serves, database included: what /health says of itself is only that it lives."""
+    if kind == "web":
+        headers = {"Host": web_name(), "X-Forwarded-Proto": "https"}
+        return asked(kind, slot, "/api/v2/instance", headers) == 200
+    # It looks a token up in the database; 500 when it cannot.
+    return asked(kind, slot, "/api/v1/streaming/user", {"Authorization": "Bearer nobody"}) == 401
+
+
 def answers(kind: str, slot: str) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", PORTS[kind, slot], timeout=5)
+    return asked(kind, slot, HEALTH[kind], {}) == 200
+
+
+def asked(kind: str, slot: str, path: str, headers: dict[str, str]) -> int:
+    """Status of an answer; 0 for none."""
+    connection = http.client.HTTPConnection("127.0.0.1", PORTS[kind, slot], timeout=10)
     try:
-        connection.request("GET", HEALTH[kind])
-        return connection.getresponse().status == 200
+        connection.request("GET", path, headers=headers)
+        return connection.getresponse().status
     except (OSError, http.client.HTTPException):
-        return False
+        return 0
     finally:
         connection.close()
 
 
-def start(kind: str, slot: str) -> None:
-    """Start and wait until it answers; a slot that does not is stopped again."""
+def start(kind: str, slot: str, *, deep: bool) -> None:
+    """Start and wait until it answers, or (`deep`) is healthy; one that does not get there is stopped again."""
     systemctl("reset-failed", unit(kind, slot))
     deadline = time.monotonic() + READY_WITHIN
     up = systemctl("restart", unit(kind, slot))
-    while up and kind in HEALTH and not answers(kind, slot):
+    ready = healthy if deep else answers
+    while up and kind in HEALTH and not ready(kind, slot):
         if time.monotonic() > deadline or not systemctl("is-active", "-q", unit(kind, slot)):
             up = False
         time.sleep(0.1)
@@ -163,48 +192,79 @@ def choose(seen: dict[str, dict[str, dict[str, object]]], release: str) -> str:
         return "b" if used == ["a"] else "a"
     # An interrupted swap to another release: first everybody onto the slot that serves, then the other one is free.
     serving = "a" if seen["web"]["a"]["ready"] else "b"
-    move(serving)
+    bring_up(serving)
+    for kind in KINDS:
+        hand_over(kind, serving)
     return "b" if serving == "a" else "a"
 
 
-def move(slot: str) -> None:
-    """Have this slot alone run every kind; each old one is stopped only when its successor answers.
-
-    Nothing is done to an old one before: a Sidekiq that was told to take no new jobs would never take one again if
-    its successor does not start. When it is stopped it puts back what it could not finish.
-    """
-    other = "b" if slot == "a" else "a"
-    for kind in KINDS:
-        seen, old = show(kind, slot), show(kind, other)
-        if seen["ActiveState"] != "active" or read_by(kind, slot, seen) > started(seen):
-            start(kind, slot)
-        if old["ActiveState"] != "inactive":
-            systemctl("stop", unit(kind, other))
-            systemctl("reset-failed", unit(kind, other))
+def other_than(slot: str) -> str:
+    return "b" if slot == "a" else "a"
 
 
-def settle(release: str) -> bool:
-    """Bring everything to this release; returns whether anything had to change."""
+def bring_up(slot: str) -> None:
+    """Start what does not run in this slot, or runs with older files. Where one does not get healthy, those that were
+    started go again, except what nobody else does: the old slot has been told nothing and goes on."""
+    started_now = []
+    try:
+        for kind in STARTED:
+            seen = show(kind, slot)
+            if seen["ActiveState"] != "active" or read_by(kind, slot, seen) > started(seen):
+                started_now.append(kind)
+                start(kind, slot, deep=True)
+    except Refused:
+        for kind in started_now:
+            if show(kind, other_than(slot))["ActiveState"] == "active":
+                systemctl("stop", unit(kind, slot))
+        raise
+
+
+def hand_over(kind: str, slot: str) -> None:
+    """Stop the old one. Puma ends its requests first; Sidekiq takes no new job at once, has 25 s for those it works
+    on, and puts back what it could not finish."""
+    old = unit(kind, other_than(slot))
+    if show(kind, other_than(slot))["ActiveState"] == "inactive":
+        return
+    systemctl("stop", old)
+    done = subprocess.run(["systemctl", "show", "-P", "Result", old], capture_output=True, text=True, check=False)
+    if done.stdout.strip() == "timeout":
+        lost = "Jobs it was working on are lost" if kind == "sidekiq" else "Requests it was working on had no answer"
+        print(f"NOTE: {old} did not end by itself in time and was killed. {lost}; see journalctl -u {old}.")
+    systemctl("reset-failed", old)
+
+
+def serve_files(release: str) -> None:
+    """What nginx serves: this release's files, and those of the release before it for pages that are still open."""
+    before = current()
+    if before and before[0] != release:
+        point("previous", f"releases/{before[0]}")
+    point("current", f"releases/{release}")
+
+
+def settle(release: str, last: str) -> bool:
+    """Bring everything to this release, up to this step; returns whether anything had to change."""
     if not (ROOT / "releases" / release).is_dir():
         raise Refused(f"{ROOT}/releases/{release} does not exist; install the release first (mastodon-gov deploy).")
     systemctl("daemon-reload")
     seen = status()
     if settled(seen, release):
         return False
-    before, slot = current(), choose(seen, release)
+    slot = choose(seen, release)
     if release_of(slot) != release:
         point(f"slot/{slot}", f"../releases/{release}")
+    before = current()
     # The new slot's pages name the new files in /packs, so those are served before it answers.
-    if before and before[0] != release:
-        point("previous", f"releases/{before[0]}")
-    point("current", f"releases/{release}")
+    serve_files(release)
     try:
-        move(slot)
+        bring_up(slot)
     except Refused:
-        if before and before[0] != release:
-            point("current", f"releases/{before[0]}")
+        if before and show("web", slot)["ActiveState"] != "active":
+            serve_files(before[0])
         raise
-    point("active", f"slot/{slot}")
+    for kind in STEPS[1 : STEPS.index(last) + 1]:
+        hand_over(kind, slot)
+    if last == STEPS[-1]:
+        point("active", f"slot/{slot}")
     return True
 
 
@@ -214,7 +274,7 @@ def boot() -> None:
         return  # nothing was ever active here
     for kind in KINDS:
         if show(kind, now[1])["ActiveState"] != "active":
-            start(kind, now[1])
+            start(kind, now[1], deep=False)
 
 
 def main(words: list[str]) -> int:
@@ -229,8 +289,8 @@ def main(words: list[str]) -> int:
         try:
             if words == ["boot"]:
                 boot()
-            elif len(words) == 2 and words[0] == "settle":
-                print("swapped" if settle(words[1]) else "settled")
+            elif words[:1] == ["settle"] and len(words) in (2, 3) and words[-1] in (*STEPS, words[1]):
+                print("swapped" if settle(words[1], words[2] if len(words) == 3 else STEPS[-1]) else "settled")
             else:
                 print(__doc__, file=sys.stderr)
                 return 2
