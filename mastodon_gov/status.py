@@ -12,10 +12,12 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from mastodon_gov.backups.bucket import look
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance.load import load
-from mastodon_gov.inventory import members
+from mastodon_gov.inventory import identity_path, members
 from mastodon_gov.remote import Host
+from mastodon_gov.secrets import read
 
 LIB = "/usr/local/lib/mastodon-gov"
 FIRST_PASSWORD = "/var/lib/mastodon-gov/owner-first-password"  # noqa: S105  # a path
@@ -49,7 +51,7 @@ def problems(seen: dict[str, Any]) -> list[str]:
         found.append(f"the oldest job has waited {good['queues']['oldest_s']:.0f} s")
     if not good.get("lock", {}).get("ok", True):
         found.append(f"the lock in the database is broken: {', '.join(good['lock']['failed'])}; deploy again")
-    return found + list(good.get("backup", {}).get("problems", []))
+    return found + [told for part in ("backup", "backup_bucket") for told in good.get(part, {}).get("problems", [])]
 
 
 def _is_error(value: Any) -> bool:
@@ -76,6 +78,7 @@ def status(directory: Path, as_json: bool) -> None:
     """
     host = application_host(directory)
     seen = json.loads(host.run([f"{LIB}/status.py"]))
+    seen["backup_bucket"] = look(host.instance, read(directory, identity_path(directory)))
     wrong = problems(seen)
     if as_json:
         click.echo(json.dumps({"host": host.name, **seen, "problems": wrong}))
@@ -105,9 +108,19 @@ def _table(name: str, seen: dict[str, Any]) -> None:
         table.add_row(
             "jobs", f"{waiting} waiting, {seen['queues']['retry']} to retry, {seen['queues']['dead']} dead", ""
         )
+    _backup_rows(table, seen["backup"])
     for place, use in (seen["disks"] if not _is_error(seen["disks"]) else {}).items():
         table.add_row(f"disk {place}", f"{use['free_gib']} GiB free, {use['used_percent']} % used", "")
     Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def _backup_rows(table: Table, backup: dict[str, Any]) -> None:
+    if _is_error(backup) or not backup["last"]:
+        return
+    table.add_row("last backup", f"{backup['label']}, {backup['backups']} in all", _when(backup["last"]))
+    beat = (backup["wal"] or {}).get("heartbeat") or {}
+    if beat.get("repository_age") is not None:
+        table.add_row("", f"everything up to {beat['repository_age']} s ago has left the host", "")
 
 
 @click.command()

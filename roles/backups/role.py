@@ -10,6 +10,7 @@ from pyinfra import host
 from pyinfra.api import FactBase, OperationError, QuoteString, StringCommand, operation
 
 from mastodon_gov.instance import Instance, Node
+from roles.backups.files.backup_problems import vanished
 from roles.backups.timers import UNITS, unit_files, wanted
 from roles.lib import Commands, deploy
 from roles.lib.files import Directory, Entry, ManagedFile
@@ -95,6 +96,12 @@ def refusal(found: dict[str, Any], instance: Instance) -> str | None:
         return (
             f"The host cannot use the backup repository, {where}: {repository['message']}. Check object_storage, "
             "the key object_storage.backups in the secrets, and the way from the host to the service."
+        )
+    if repository["code"] != OK and vanished(found):
+        return (
+            f"The backups have gone from {where}: this host made {found['manifest']['label']}, and now there is none. "
+            "Nothing was changed. The bucket's lock keeps every version: see docs/operator/restore.md, \"after a "
+            'ransom". To begin anew instead, remove /var/lib/mastodon-gov/manifests on the host and deploy again.'
         )
     if "error" in wal:
         return f"PostgreSQL does not answer on the host: {wal['error']}. See `journalctl -u postgresql@17-main`."

@@ -88,7 +88,8 @@ GOOD: dict[str, Any] = {
     "dropped_wal": [],
     "wal": {"holes": 0, "heartbeat": {"written_age": 20, "first_age": 80000, "repository_age": 70}},
     "verify": {"at": 990_000, "wrong": "", "holes": 0},
-    "manifest": {"label": "20261121-023000F"},
+    "stanza": "social",
+    "manifest": {"stanza": "social", "label": "20261121-023000F"},
 }
 BEAT = GOOD["wal"]["heartbeat"]
 SECOND = {"code": 0, "message": "ok", "last_age": 100}
@@ -133,6 +134,7 @@ def test_only_what_is_missing_is_done(found: dict[str, Any], expected: list[str]
         ({"repository": {"code": -1, "message": "no answer within 25 s"}}, "no answer within 25 s"),
         ({"repository": {"code": 99, "message": "[ProtocolError] 403"}}, "object_storage.backups in the secrets"),
         ({"archiver": {"system_id": "99"}}, "holds the backups of another database (system id 71, this one is 99)"),
+        ({"repository": {"code": 2, "message": "no valid backups"}}, "The backups have gone from bucket backups at"),
         ({"archiver": {"error": "no socket"}}, "PostgreSQL does not answer on the host: no socket"),
     ],
 )
@@ -145,7 +147,7 @@ def test_what_cannot_be_used_is_refused(changes: dict[str, Any], expected: str) 
 
 def test_a_usable_repository_is_not_refused() -> None:
     assert refusal(GOOD, instance()) is None
-    assert refusal(state(repository={"code": 1, "system_ids": []}), instance()) is None
+    assert refusal(state(repository={"code": 1, "system_ids": []}, stanza="anew"), instance()) is None
 
 
 def test_the_fact_reads_systemd_and_the_program() -> None:
@@ -157,7 +159,9 @@ def test_the_fact_reads_systemd_and_the_program() -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"repository": {"code": 2, "message": "no valid backups"}}, "not in order: no valid backups"),
+        ({"repository": {"code": 99, "message": "no valid backups"}}, "not in order: no valid backups"),
+        ({"repository": {"code": 1, "message": "missing stanza path"}}, "The backups have gone: this host made 2026"),
+        ({"repository": {"code": 1, "message": "missing stanza path"}, "stanza": "anew"}, "missing stanza path"),
         ({"last_full_age": 27 * 3600}, "older than 26 hours"),
         ({"last_full_age": None}, "older than 26 hours"),
         ({"damaged": True}, "damaged pages"),
@@ -174,7 +178,6 @@ def test_the_fact_reads_systemd_and_the_program() -> None:
         ({"verify": {"wrong": "checksum invalid: 1"}}, "do not verify: checksum invalid: 1"),
         ({"verify": {"at": 500_000}}, "last verified more than 3 days ago"),
         ({"manifest": {"label": "20261120-023000F"}}, "Backup 20261121-023000F has no manifest"),
-        ({"manifest": None}, "Backup 20261121-023000F has no manifest"),
         ({"second": {**SECOND, "code": 99, "message": "no disk"}}, "second backup repository is not in order: no disk"),
         ({"second": {**SECOND, "last_age": None}}, "The second backup repository has no backup of the last 26 hours"),
     ],
@@ -183,6 +186,10 @@ def test_each_problem_has_its_sentence(changes: dict[str, Any], expected: str) -
     found = problems(state(**changes))
     assert len(found) == 1
     assert expected in found[0]
+
+
+def test_a_backup_without_any_manifest_is_a_problem() -> None:
+    assert "has no manifest" in problems({**GOOD, "manifest": None})[0]
 
 
 def test_no_problem_no_sentence() -> None:

@@ -12,6 +12,14 @@ VERIFY_AGE = 3 * 86400
 UPLOAD, BEAT, MARGIN = 60, 60, 60
 RUN_BACKUP = "Run `systemctl start mfg-backup-incr.service` now."
 
+# `code` of an empty repository: no stanza, no backup, no stanza data.
+EMPTY = (1, 2, 3)
+
+
+def vanished(state: dict[str, Any]) -> bool:
+    """Whether this host made backups of this stanza, which an empty repository then should have."""
+    return bool((state.get("manifest") or {}).get("stanza") == state["stanza"])
+
 
 def problems(state: dict[str, Any]) -> list[str]:
     """No sentence is good."""
@@ -26,6 +34,12 @@ def problems(state: dict[str, Any]) -> list[str]:
 
 def _repository(state: dict[str, Any]) -> list[str]:
     repo, age = state["repository"], state["last_full_age"]
+    if repo["code"] in EMPTY and vanished(state):
+        return [
+            f"The backups have gone: this host made {state['manifest']['label']}, and the repository says "
+            f'"{repo["message"]}". Somebody removed them with the key of the backups. The lock keeps their versions: '
+            'see docs/operator/restore.md, "after a ransom". Do not make new backups before.'
+        ]
     if repo["code"] != 0:
         return [f"The backup repository is not in order: {repo['message']}."]
     hours = (state["full_every"] * 86400 + LATE) // 3600

@@ -87,12 +87,13 @@ def read(name: str) -> Any:
 
 
 def manifest() -> dict[str, Any] | None:
-    """The newest manifest that this host wrote: label, when, and of which release."""
+    """The newest manifest that this host wrote: stanza, label, when, and of which release."""
     copies = sorted((STATE / "manifests").glob("*.json"), key=lambda path: path.stat().st_mtime)
     if not copies:
         return None
     found = json.loads(copies[-1].read_text())
-    return {"label": found["label"], "at": found["observed"]["at"], "release": (found["release"] or {}).get("name")}
+    release = (found["release"] or {}).get("name")
+    return {"stanza": found["stanza"], "label": found["label"], "at": found["observed"]["at"], "release": release}
 
 
 def observe() -> dict[str, Any]:
