@@ -26,6 +26,7 @@ VERBS = {
     "invite": "mastodon_gov.invite:invite",
     "invitations": "mastodon_gov.invite:invitations",
     "revoke": "mastodon_gov.invite:revoke",
+    "fetch-configuration": "mastodon_gov.fetch_configuration:fetch_configuration",
     "restore": "mastodon_gov.restore:restore",
     "release": "mastodon_gov.release.cli:release",
     "export": "mastodon_gov.backups.export:export",
