@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 
 from mastodon_gov import secrets
-from mastodon_gov.backups.manifest import applying, differing, read_manifests
+from mastodon_gov.backups.manifest import differing, read_manifests
 from mastodon_gov.deploying import Progress
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance.load import load
@@ -67,7 +67,12 @@ def _fits(directory: Path, asked: list[str]) -> None:
     instance = load(directory)
     known = secrets.read(directory, identity_path(directory))
     when = datetime.fromisoformat(asked[1] + ":00").timestamp() if asked[0] == "time" else datetime.now(UTC).timestamp()
-    manifest = applying(read_manifests(instance, known), when)
+    manifests = read_manifests(instance, known)
+    if not manifests:
+        click.echo("The bucket holds no manifest with a right seal: secrets and release cannot be compared.", err=True)
+        return
+    # Of the backup the restore begins with; what it says of secrets holds although it may speak of a later moment.
+    manifest = next((each for each in reversed(manifests) if each["stop"] <= when), manifests[0])
     if wrong := differing(manifest, known):
         raise Refusal(
             f"secrets.age: {', '.join(wrong)} are not those of the backup {manifest['label']}; nobody with a second "
