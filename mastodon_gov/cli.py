@@ -28,6 +28,7 @@ VERBS = {
     "revoke": "mastodon_gov.invite:revoke",
     "fetch-configuration": "mastodon_gov.fetch_configuration:fetch_configuration",
     "restore": "mastodon_gov.restore:restore",
+    "sweep": "mastodon_gov.sweep:sweep",
     "release": "mastodon_gov.release.cli:release",
     "export": "mastodon_gov.backups.export:export",
     "escrow": "mastodon_gov.backups.escrow:escrow",
