@@ -198,7 +198,7 @@ def test_the_auditors_page_works(instance: Deployed, tmp_path: Path) -> None:
             continue
         words = line.replace("mastodon-gov", program, 1) if line.startswith("mastodon-gov") else line
         words = words.replace("INSTANCE", str(instance.directory)).replace("ALLOWED_SIGNERS", str(signers))
-        done = subprocess.run(words, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = subprocess.run(["sh", "-c", words], cwd=tmp_path, capture_output=True, text=True, check=False)
         # Nobody promises that a demo fulfils the strict level.
         assert done.returncode == 0 or ("strict" in line and "passed, " in done.stdout), f"{line}\n{done.stderr}"
     report = next(tmp_path.glob("evidence/*/report.html")).read_text()
