@@ -14,7 +14,7 @@ from roles.backups.files.backup_problems import vanished
 from roles.backups.timers import UNITS, unit_files, wanted
 from roles.lib import Commands, deploy
 from roles.lib.files import Directory, Entry, ManagedFile
-from roles.lib.render import managed, program
+from roles.lib.render import facts_program, managed, program
 from roles.lib.settle import settle
 
 __all__ = ["PACKAGES", "UNITS", "backups", "files"]
@@ -75,6 +75,7 @@ def files(node: Node) -> list[Entry]:
         # Others pass through it to what monitoring reads; what is secret in it is closed itself.
         Directory("/var/lib/mastodon-gov", mode=0o711),
         conf,
+        facts_program("backups"),
         ManagedFile(f"{PROGRAMS}/backups.json", told),
         *(program("backups", name, f"{PROGRAMS}/{there}") for name, there in INSTALLED.items()),
         *unit_files(node),
@@ -148,9 +149,3 @@ def backups(node: Node) -> None:
         units_=wanted(node),
     )
     repository(name="Make the repository and the first backup", instance=node.instance)
-
-
-@deploy("Backups, not started")
-def backup_files(node: Node) -> None:
-    """What a restore reads the repository with; nothing is written there."""
-    settle(packages_=PACKAGES, files=files(node))

@@ -30,7 +30,7 @@ from roles.certificates.pairs import (
 from roles.lib import Commands, deploy
 from roles.lib.files import Absent, Directory, Entry, Link, ManagedFile, managed_files
 from roles.lib.packages import packages
-from roles.lib.render import managed
+from roles.lib.render import facts_program, managed
 from roles.lib.units import Unit, units
 from roles.nginx.role import BUNDLE, CHALLENGES, NGINX
 
@@ -68,6 +68,7 @@ def environment(node: Node) -> dict[str, str]:
 def files(node: Node) -> list[Entry]:
     """Directories, the pair of a given chain, and what renewals need."""
     entries: list[Entry] = [Directory("/etc/mastodon-gov"), Directory(ROOT, mode=0o700), Directory(CHALLENGES)]
+    entries.append(facts_program("certificates"))
     if node.certificate.chain:
         entries += _given_pair(node)
     if not node.instance.certificates.acme:

@@ -9,14 +9,19 @@ from mastodon_gov.instance.flows import PRIVATE, Flow, outgoing, split
 from mastodon_gov.instance.model import Network
 from roles.lib import deploy
 from roles.lib.confirmed import confirmed_file
-from roles.lib.files import ManagedFile
+from roles.lib.files import Entry, ManagedFile, managed_files
 from roles.lib.packages import packages
-from roles.lib.render import managed
+from roles.lib.render import facts_program, managed
 from roles.lib.units import Unit, units
 
 PACKAGES = ["nftables"]
 UNITS = [Unit("nftables.service")]
 CONFIG = "/etc/nftables.conf"
+
+
+def files() -> list[Entry]:
+    """What lies on a host besides the rules."""
+    return [facts_program("firewall")]
 
 
 def _elements(networks: Sequence[object]) -> str:
@@ -61,6 +66,7 @@ def config(node: Node) -> ManagedFile:
 def firewall(node: Node) -> None:
     """The service is enabled last: after a reboot only what was confirmed is loaded."""
     packages(name="Install packages", names=PACKAGES)
+    managed_files(name="Write files", entries=files())
     confirmed_file(
         name="Load rules, and take them back unless we can still sign in",
         file=config(node),

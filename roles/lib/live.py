@@ -46,6 +46,7 @@ def live(wanted: list[Live]) -> Commands:
     for each, found in zip(wanted, seen, strict=True):
         if found != f"= {each.wanted}".rstrip():
             failed = f"{each.what}: it is still not {each.wanted!r}. Look at it with: {each.look}"
-            again = f'[ "$(echo $({{ {each.look}; }} 2>/dev/null))" = "$1" ] || {{ echo "$2" >&2; exit 1; }}'
-            script = f"{{ {each.mend}; }} && {again}"
+            same = f'[ "$(echo $({{ {each.look}; }} 2>/dev/null))" = "$1" ]'
+            # An operation before this one may have mended it.
+            script = f'{same} && exit 0; {{ {each.mend}; }} && {same} || {{ echo "$2" >&2; exit 1; }}'
             yield StringCommand("sh -c", QuoteString(script), "sh", QuoteString(each.wanted), QuoteString(failed))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from mastodon_gov.instance import Node
 from roles.lib import deploy
 from roles.lib.files import Entry
-from roles.lib.render import managed
+from roles.lib.render import facts_program, managed
 from roles.lib.settle import settle
 from roles.lib.units import Unit
 
@@ -20,6 +20,7 @@ UNITS: list[Unit] = []
 def files(node: Node) -> list[Entry]:
     """Relay, whom root's mail goes to, and who sends reports."""
     return [
+        facts_program("mail"),
         managed("mail/etc/msmtprc", "/etc/msmtprc", node, mode=0o600),
         managed("mail/etc/aliases", "/etc/aliases", node),
         managed("mail/etc/apt/apt.conf.d/60-mfg-mail", "/etc/apt/apt.conf.d/60-mfg-mail", node),

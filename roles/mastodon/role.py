@@ -12,7 +12,7 @@ from mastodon_gov.instance.flows import PRIVATE, reachable
 from roles.lib import deploy
 from roles.lib.files import Directory, Entry, ManagedFile
 from roles.lib.packages import packages
-from roles.lib.render import managed, program
+from roles.lib.render import facts_program, managed, program
 from roles.lib.settle import settle
 from roles.lib.units import Unit, units
 from roles.mastodon.database import (
@@ -25,11 +25,8 @@ from roles.mastodon.database import (
 )
 from roles.mastodon.processes import LIB, install_release, run_release
 from roles.mastodon.server import server_settings
-from roles.mastodon.sweep import UNITS as SWEEP_UNITS
-from roles.mastodon.sweep import files as sweep_files
-from roles.mastodon.sweep import sweep_now
 
-UNITS = [Unit("mastodon.service"), *SWEEP_UNITS]
+UNITS = [Unit("mastodon.service")]
 PROGRAMS = (
     "mastodon-run",
     "slots.py",
@@ -41,9 +38,7 @@ PROGRAMS = (
     "status.py",
     "release_install.py",
     "release_bundle.py",
-    "release_signature.py",
     "release_tree.py",
-    "release_unpack.py",
 )
 PORTS = {"web-a": 3000, "web-b": 3001, "streaming-a": 4000, "streaming-b": 4001}
 
@@ -59,6 +54,7 @@ def files(node: Node) -> list[Entry]:
         Directory("/opt/mastodon/releases"),
         Directory("/opt/mastodon/slot"),
         *(program("mastodon", name, f"{LIB}/{name}") for name in PROGRAMS),
+        facts_program("mastodon"),
         managed("mastodon/etc/mastodon/mastodon.env", "/etc/mastodon/mastodon.env", node, group="mastodon", mode=0o640),
         secret,
         *(managed("mastodon/etc/mastodon/port.env", f"/etc/mastodon/{k}.env", node, port=v) for k, v in PORTS.items()),
@@ -67,7 +63,6 @@ def files(node: Node) -> list[Entry]:
             for name in ("mastodon-web@", "mastodon-sidekiq@", "mastodon-streaming@")
         ),
         managed(f"mastodon{system}/mastodon.service", f"{system}/mastodon.service", node),
-        *sweep_files(node),
     ]
 
 
@@ -93,4 +88,3 @@ def mastodon(node: Node) -> None:
     database_lock(name="Lock the database again", node=node)
     close_journal(name="Close the journal", node=node)
     units(name="Start at boot", wanted=UNITS)
-    sweep_now(name="Compare accounts and settings with the files")

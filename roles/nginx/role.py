@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from mastodon_gov.instance import Node
 from roles.lib import deploy
 from roles.lib.files import Absent, Directory, Entry, ManagedFile
-from roles.lib.render import managed
+from roles.lib.render import facts_program, managed
 from roles.lib.settle import settle
 from roles.lib.units import Unit
 
@@ -88,6 +88,7 @@ def files(node: Node) -> list[Entry]:
     """Pages, security.txt and log rotation first: the configuration names them."""
     return [
         Absent("/etc/nginx/sites-enabled/default"),
+        facts_program("nginx"),
         Directory("/var/cache/nginx"),
         Directory(CHALLENGES),
         Directory(SHARE),

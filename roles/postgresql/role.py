@@ -17,10 +17,11 @@ from mastodon_gov.instance.flows import reachable
 from mastodon_gov.instance.flows import reaches_public as public
 from roles.lib import Commands, deploy
 from roles.lib.files import Directory, Entry, ManagedFile, managed_files
+from roles.lib.live import Live, live
 from roles.lib.packages import packages
-from roles.lib.render import managed
+from roles.lib.render import facts_program, managed
 from roles.lib.settle import settle
-from roles.lib.units import Unit, units
+from roles.lib.units import Unit
 
 # pgbackrest is here because the archiver runs inside PostgreSQL's unit, whose sandbox names its directories.
 PACKAGES = ["postgresql-17", "postgresql-client-17", "pgbackrest"]
@@ -137,6 +138,7 @@ def files(node: Node, memory: int) -> list[Entry]:
     )
     base = "postgresql/etc/postgresql/17/main"
     return [
+        facts_program("postgresql"),
         Directory(dropin),
         sandbox,
         owned(f"{base}/conf.d/60-mfg.conf", f"{CLUSTER}/conf.d/60-mfg.conf", node, memory=memory),
@@ -161,6 +163,22 @@ def cluster() -> Commands:
         yield StringCommand(f"systemctl stop {UNIT} && runuser -u postgres -- {BIN}/pg_checksums --enable -D {DATA}")
 
 
+def mended() -> list[Live]:
+    """What others than our files decide: Debian's modes, and settings that would win over ours."""
+    loose = f"find {CLUSTER} -type f -perm /0027"
+    psql = "runuser -u postgres -- psql -qtAX -c"
+    over = "SELECT count(*) FROM pg_file_settings WHERE sourcefile LIKE '%postgresql.auto.conf'"
+    return [
+        Live("files of the cluster that everybody may read", loose, "", f"{loose} -exec chmod g-w,o-rwx {{}} +"),
+        Live(
+            "settings of ALTER SYSTEM",
+            f'{psql} "{over}"',
+            "0",
+            f"{psql} 'ALTER SYSTEM RESET ALL' && systemctl restart {UNIT}",
+        ),
+    ]
+
+
 @operation()
 def database() -> Commands:
     """Roles, database, extension; only when the running server lacks one of them."""
@@ -172,20 +190,10 @@ def database() -> Commands:
 @deploy("PostgreSQL")
 def postgresql(node: Node) -> None:
     """Cluster before configuration before start; then what lives in it."""
-    _cluster(node)
-    units(name="Run units", wanted=UNITS)
-    database(name="Make roles and database")
-
-
-@deploy("PostgreSQL, not started")
-def place(node: Node) -> None:
-    """Where a restored database goes."""
-    _cluster(node)
-
-
-def _cluster(node: Node) -> None:
     memory = node.instance.database.memory or host.get_fact(MemoryMiB) // 2
     managed_files(name="Ask for no cluster", entries=cluster_files())
     packages(name="Install packages", names=PACKAGES)
     cluster(name="Make the cluster")
-    settle(files=files(node, memory))
+    settle(files=files(node, memory), units_=UNITS)
+    live(name="Mend what others have changed", wanted=mended())
+    database(name="Make roles and database")

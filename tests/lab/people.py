@@ -160,17 +160,6 @@ def totp(secret: str) -> str:
     return f"{(number & 0x7FFFFFFF) % 10**6:06}"
 
 
-def set_up_second_factor(person: Browser) -> None:
-    """Through the pages, for whoever is signed in: the secret, and one code that proves it has arrived."""
-    assert person.fill(OTP, OTP).where == f"{CONFIRM}/new"
-    page = person.ask(f"{CONFIRM}/new").page
-    secret = re.search(r"<code>([A-Z2-7]+)</code>", page)
-    assert secret, page
-    form = {"authenticity_token": hidden(form_of(page, CONFIRM), "authenticity_token")}
-    form["form_two_factor_confirmation[otp_attempt]"] = totp(secret[1])
-    assert person.ask(CONFIRM, form).status == 200
-
-
 @contextmanager
 def signed_in_owner(instance: Deployed) -> Iterator[Browser]:
     """The owner after the first step: signed in with the first password, second factor set up through the pages.
@@ -188,7 +177,13 @@ def signed_in_owner(instance: Deployed) -> Iterator[Browser]:
             "/auth/sign_in", "/auth/sign_in", **{"user[email]": "owner@agency.test", "user[password]": password}
         )
         assert entered.status == 302, entered
-        set_up_second_factor(person)
+        assert person.fill(OTP, OTP).where == f"{CONFIRM}/new"
+        page = person.ask(f"{CONFIRM}/new").page
+        secret = re.search(r"<code>([A-Z2-7]+)</code>", page)
+        assert secret, page
+        form = {"authenticity_token": hidden(form_of(page, CONFIRM), "authenticity_token")}
+        form["form_two_factor_confirmation[otp_attempt]"] = totp(secret[1])
+        assert person.ask(CONFIRM, form).status == 200
         yield person
     finally:
         tootctl(instance, "accounts", "modify", "owner", "--disable-2fa")

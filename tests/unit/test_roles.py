@@ -28,7 +28,7 @@ ELSEWHERE = ("/etc/mastodon-gov/tls/", "/etc/ssl/certs/", "/usr/share/", "/etc/l
 FILES: dict[str, Callable[[Node], list[Entry]]] = {
     "base": base.files,
     "ssh": lambda node: [*ssh.files(node), ssh.config(node)],
-    "firewall": lambda node: [firewall.config(node)],
+    "firewall": lambda node: [*firewall.files(), firewall.config(node)],
     "certificates": certificates.files,
     "mail": mail.files,
     "postgresql": lambda node: [*postgresql.cluster_files(), *postgresql.files(node, MEMORY)],

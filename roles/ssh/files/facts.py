@@ -41,5 +41,15 @@ def keys() -> dict[str, dict[str, object]]:
     return found
 
 
+def host_keys() -> dict[str, dict[str, object]]:
+    """Kind, bits, owner and mode of each key that sshd shows."""
+    found: dict[str, dict[str, object]] = {}
+    for name in sshd()["hostkey"]:
+        seen, words = Path(name).stat(), output("ssh-keygen", "-l", "-f", name).split()
+        mode = f"{seen.st_mode & 0o7777:04o}"
+        found[name] = {"type": words[-1].strip("()"), "bits": int(words[0]), "uid": seen.st_uid, "mode": mode}
+    return found
+
+
 if __name__ == "__main__":
-    tell({"sshd": sshd, "keys": keys})
+    tell({"sshd": sshd, "keys": keys, "host_keys": host_keys})

@@ -1,0 +1,183 @@
+"""The application: what its tables say, what its processes were started with, and whether its release is the one
+that was signed."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+
+import pytest
+
+from mastodon_gov.audit.facts import Facts
+from mastodon_gov.instance import Instance
+from tests.compliance.conftest import Evidence
+from tests.compliance.expect import holds, none, same
+
+# Switches that weaken what this product promises, or that upstream means for other uses.
+FORBIDDEN = set(
+    "REDIS_NAMESPACE SECRET_KEY_BASE_DUMMY SELF_DESTRUCT SINGLE_USER_MODE EXPERIMENTAL_FEATURES "
+    "ALLOW_UNSAFE_AUTH_PROVIDER_REATTACH LDAP_TLS_NO_VERIFY WHITELIST_MODE SKIP_POST_DEPLOYMENT_MIGRATIONS".split()
+)
+# Last day of support with security updates. Sources: debian.org/releases, postgresql.org/support/versioning,
+# ruby-lang.org/en/downloads/branches, github.com/nodejs/release.
+END_OF_LIFE = {
+    ("debian", "13"): date(2028, 8, 9),
+    ("postgresql", "17"): date(2029, 11, 8),
+    ("ruby", "3.3"): date(2027, 3, 31),
+    ("ruby", "3.4"): date(2028, 3, 31),
+    ("node", "22"): date(2027, 4, 30),
+    ("node", "24"): date(2028, 4, 30),
+}
+QUARTER = 90  # days
+NONE = ("--- none\n", "--- none", None)
+
+
+@pytest.mark.control("MFG-APP-01")
+def test_registration_is_closed_in_the_tables(facts: Facts, evidence: Evidence) -> None:
+    mode = facts["database"]["mode"]
+    holds(evidence, mode in NONE, mode, "none", "SELECT value FROM settings WHERE var = 'registrations_mode'")
+
+
+@pytest.mark.control("MFG-APP-01")
+@pytest.mark.parametrize(("what", "value"), [("api", False), ("nodeinfo", False), ("page", 302)])
+def test_registration_is_closed_to_visitors(what: str, value: object, facts: Facts, evidence: Evidence) -> None:
+    same(evidence, facts["answers"][what], value, "/api/v2/instance, /nodeinfo/2.0, /auth/sign_up")
+
+
+@pytest.mark.control("MFG-APP-01")
+def test_the_database_keeps_its_lock(facts: Facts, evidence: Evidence) -> None:
+    none(evidence, facts["database"]["lock"], "SELECT gov.status()")
+
+
+@pytest.mark.control("MFG-APP-02")
+def test_everyone_has_no_rights(facts: Facts, evidence: Evidence) -> None:
+    same(evidence, facts["database"]["everyone"], [0], "SELECT permissions FROM user_roles WHERE id = -99")
+
+
+@pytest.mark.control("MFG-APP-02")
+def test_administrators_are_declared(facts: Facts, evidence: Evidence, instance: Instance) -> None:
+    same(evidence, facts["database"]["administrators"], [instance.owner.username], "SELECT … FROM users, user_roles")
+
+
+@pytest.mark.control("MFG-APP-02")
+def test_nobody_lets_in_without_approval(facts: Facts, evidence: Evidence) -> None:
+    none(evidence, facts["database"]["bypass"], "SELECT name FROM user_roles WHERE permissions & 2097152 <> 0")
+
+
+@pytest.mark.control("MFG-APP-03")
+def test_invitations_are_for_one(facts: Facts, evidence: Evidence) -> None:
+    good = [
+        each for each in facts["database"]["invites"] if each["uses"] == 1 and each["hours"] and each["hours"] <= 72
+    ]
+    wrong = [each["id"] for each in facts["database"]["invites"] if each not in good or not each["ledger"]]
+    none(evidence, wrong, "SELECT … FROM invites, gov.invitation")
+
+
+@pytest.mark.control("MFG-APP-04")
+def test_addresses_are_staff_s(facts: Facts, evidence: Evidence, instance: Instance) -> None:
+    none(evidence, sorted(set(facts["database"]["domains"]) - set(instance.staff_domains)), "SELECT … FROM users")
+
+
+@pytest.mark.control("MFG-APP-04")
+def test_the_list_counts_after_confirmation_too(facts: Facts, evidence: Evidence) -> None:
+    observed = facts["environment"]["told"]["EMAIL_DOMAIN_LISTS_APPLY_AFTER_CONFIRMATION"]
+    same(evidence, observed, "true", "/etc/mastodon/mastodon.env, compared with the processes by MFG-APP-09")
+
+
+@pytest.mark.control("MFG-APP-05")
+def test_every_role_asks_for_a_second_factor(facts: Facts, evidence: Evidence) -> None:
+    none(evidence, facts["database"]["no_factor_asked"], "SELECT name FROM user_roles WHERE NOT require_2fa")
+
+
+@pytest.mark.control("MFG-APP-05")
+def test_everybody_has_a_second_factor(facts: Facts, evidence: Evidence) -> None:
+    none(evidence, facts["database"]["no_factor"], "SELECT … FROM users, webauthn_credentials")
+
+
+@pytest.mark.control("MFG-APP-08")
+def test_no_account_is_idle(facts: Facts, evidence: Evidence) -> None:
+    none(evidence, facts["database"]["idle"], "SELECT … FROM users")
+
+
+@pytest.mark.control("MFG-APP-08")
+def test_no_token_is_idle(facts: Facts, evidence: Evidence) -> None:
+    same(evidence, facts["database"]["idle_tokens"], 0, "SELECT … FROM oauth_access_tokens")
+
+
+@pytest.mark.control("MFG-APP-09")
+@pytest.mark.parametrize("kind", ["web", "sidekiq", "streaming"])
+def test_processes_have_what_is_written(kind: str, facts: Facts, evidence: Evidence) -> None:
+    differs = facts["environment"]["differs"]
+    observed = list(differs[kind]) if kind in differs else ["it does not run"]
+    none(evidence, observed, f"/proc/PID/environ of {kind}, by name of the key")
+
+
+@pytest.mark.control("MFG-APP-09")
+def test_no_forbidden_switch(facts: Facts, evidence: Evidence) -> None:
+    none(evidence, sorted(FORBIDDEN & set(facts["environment"]["keys"])), "/etc/mastodon/mastodon.env")
+
+
+@pytest.mark.control("MFG-APP-11")
+@pytest.mark.parametrize("setting", ["IP_RETENTION_PERIOD", "SESSION_RETENTION_PERIOD"])
+def test_addresses_are_forgotten(setting: str, facts: Facts, evidence: Evidence) -> None:
+    observed = int(facts["environment"]["told"][setting] or 10**9)
+    holds(evidence, observed <= QUARTER * 86400, f"{observed} s", "90 days or less", "/etc/mastodon/mastodon.env")
+
+
+@pytest.mark.control("MFG-APP-13")
+def test_no_migration_waits(facts: Facts, evidence: Evidence) -> None:
+    none(evidence, facts["database"]["pending"], "schema_migrations, db/migrate of the release")
+
+
+@pytest.mark.control("MFG-SEC-01")
+def test_the_environment_is_private(facts: Facts, evidence: Evidence) -> None:
+    same(evidence, facts["environment"]["file"], "root:mastodon 0640", "stat /etc/mastodon/mastodon.env")
+
+
+@pytest.mark.control("MFG-SEC-01")
+@pytest.mark.parametrize("where", ["arguments", "units"])
+def test_no_secret_is_shown(where: str, facts: Facts, evidence: Evidence) -> None:
+    none(evidence, facts["shown"][where], "/proc/PID/cmdline, /etc/systemd/system")
+
+
+@pytest.mark.control("MFG-SEC-02")
+@pytest.mark.parametrize(("what", "value"), [("different", True), ("sample", False)])
+def test_keys_are_our_own(what: str, value: bool, facts: Facts, evidence: Evidence) -> None:
+    same(evidence, facts["keys"][what], value, "compared on the host")
+
+
+@pytest.mark.control("MFG-SEC-02")
+def test_keys_are_long(facts: Facts, evidence: Evidence) -> None:
+    shortest = facts["keys"]["shortest"]
+    holds(evidence, shortest >= 32, f"{shortest} characters", "32 or more", "measured on the host")
+
+
+@pytest.mark.control("MFG-LOG-05")
+def test_no_secret_is_logged(facts: Facts, evidence: Evidence) -> None:
+    none(evidence, facts["journal"], "journalctl --since=-1d, searched on the host")
+
+
+@pytest.mark.control("MFG-SBX-07")
+def test_the_account_runs_nothing_else(facts: Facts, evidence: Evidence) -> None:
+    none(evidence, facts["strangers"], "/proc/PID/cgroup of every process of mastodon")
+
+
+@pytest.mark.control("MFG-SUP-01")
+def test_the_release_is_what_was_signed(facts: Facts, evidence: Evidence) -> None:
+    none(evidence, facts["release"]["problems"], "MANIFEST.sha256 against every file")
+
+
+@pytest.mark.control("MFG-SUP-03")
+@pytest.mark.parametrize("what", ["format", "missing"])
+def test_parts_are_listed(what: str, facts: Facts, evidence: Evidence) -> None:
+    expected: object = "CycloneDX" if what == "format" else []
+    same(evidence, facts["parts"][what], expected, "sbom.cdx.json against gems and packages")
+
+
+@pytest.mark.control("MFG-UPD-04")
+@pytest.mark.parametrize("what", ["debian", "postgresql", "ruby", "node"])
+def test_it_is_supported(what: str, facts: Facts, evidence: Evidence) -> None:
+    version = facts["versions"][what]
+    ends = END_OF_LIFE.get((what, version))
+    left = (ends - datetime.now(UTC).date()).days if ends else -1
+    seen = f"{what} {version}, until {ends}" if ends else f"{what} {version}, which this suite does not know"
+    holds(evidence, left > QUARTER, seen, "supported for 90 days more", f"{what} --version")
