@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -94,13 +95,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     except Refusal as refusal:
         raise pytest.UsageError(str(refusal)) from None
     tests = {
-        item.nodeid.split("[")[0]: Collected(
-            item.nodeid.split("[")[0], role_of(item), controls_of(item), any(item.iter_markers("xfail"))
-        )
+        Collected(item.nodeid.split("[")[0], role_of(item), controls_of(item), any(item.iter_markers("xfail")))
         for item in ours
     }
     whole = any((config.invocation_params.dir / arg.split("::")[0]).resolve() == HERE for arg in config.args)
-    if wrong := faults(controls, pinned, tests.values(), everything=whole):
+    if wrong := faults(controls, pinned, tests, everything=whole):
         raise pytest.UsageError("\n".join(wrong))
     kept = [item for item in items if item not in ours or _wanted(config, controls[controls_of(item)[0]])]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
@@ -130,7 +129,10 @@ def hosts(request: pytest.FixtureRequest, instance: Instance) -> Iterator[Hosts]
     known = members(directory)
     names = dict.fromkeys(name for group in known.values() for name in group)
     with Hosts(directory, instance, names, Account(option("--account"), key if key.exists() else None)) as asked:
-        roles = {role_of(item) for item in request.session.items if HERE in item.path.parents} - {outside.ROLE}
+        roles = {role_of(item) for item in request.session.items if HERE in item.path.parents}
+        if outside.ROLE in roles:
+            request.getfixturevalue("stranger")  # begins now
+        roles.discard(outside.ROLE)
         asked.fetch([(host, role) for role in sorted(roles | {"base"}) for host in hosts_of(role, known)])
         yield asked
         _report(request.config, {"session": session_of(asked)})
@@ -153,19 +155,20 @@ def session_of(asked: Hosts) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def stranger(request: pytest.FixtureRequest, instance: Instance) -> dict[str, Any]:
-    """What is seen from outside, asked for once."""
+def stranger(request: pytest.FixtureRequest, instance: Instance) -> Iterator[Future[dict[str, Any]]]:
+    """What is seen from outside, asked for once, while the hosts are asked too."""
     option = request.config.getoption
     proxies = hosts_of("nginx", members(_directory(request.config)))
     asked = outside.questions(instance, proxies, option("outside_from"), option("--probe"))
-    return outside.ask(asked, option("outside_from"), option("--from-ssh-config"))
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(outside.ask, asked, option("outside_from"), option("--from-ssh-config"))
 
 
 @pytest.fixture
 def facts(request: pytest.FixtureRequest, hosts: Hosts, instance: Instance, hostname: str) -> Facts:
     """What the program of this module's role said on this host; what it could not look at raises CouldNotLook."""
     if hostname == outside.ROLE:
-        told: Facts = seen(request.getfixturevalue("stranger"))
+        told: Facts = seen(request.getfixturevalue("stranger").result())
         return told
     return hosts.facts(hostname, role_of(request.node))
 
