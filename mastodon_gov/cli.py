@@ -20,6 +20,7 @@ VERBS = {
     "deploy": "mastodon_gov.deploying:deploy",
     "upgrade": "mastodon_gov.upgrade:upgrade",
     "rollback": "mastodon_gov.rollback:rollback",
+    "maintain": "mastodon_gov.maintain:maintain",
     "status": "mastodon_gov.status:status",
     "audit": "mastodon_gov.audit.cli:audit",
     "owner": "mastodon_gov.status:owner",

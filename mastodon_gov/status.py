@@ -41,6 +41,7 @@ def problems(seen: dict[str, Any]) -> list[str]:
     ]
     found += [f"unit {name} has failed" for name in good.get("failed_units", [])]
     found += _slot_problems(good.get("slots", {}))
+    found += _upgrade_problems(good.get("upgrade") or {})
     if good.get("certificate", {}).get("days_left", 999) < CERTIFICATE_DAYS:
         found.append(
             f"the certificate ends in {good['certificate']['days_left']} days; see docs/it-team/certificates.md"
@@ -66,6 +67,15 @@ def _slot_problems(slots: dict[str, Any]) -> list[str]:
             found.append(f"{kind}: {len(active)} slots are active, exactly one must be; deploy again")
         found += [f"{kind}@{slot} is older than what it reads; deploy again" for slot in active if both[slot]["stale"]]
     return found
+
+
+def _upgrade_problems(last: dict[str, Any]) -> list[str]:
+    if last.get("state", "done") in ("done", "held"):
+        return []
+    return [
+        f"the way from {last['from']} to {last['to']} stopped, or still is, in the step `{last['step']}` "
+        f"({last['state']}, {last['last'][:19]} UTC): `mastodon-gov upgrade` finishes it, `rollback` goes back"
+    ]
 
 
 @click.command()
@@ -109,6 +119,8 @@ def _table(name: str, seen: dict[str, Any]) -> None:
             "jobs", f"{waiting} waiting, {seen['queues']['retry']} to retry, {seen['queues']['dead']} dead", ""
         )
     _backup_rows(table, seen["backup"])
+    if (last := seen.get("upgrade")) and not _is_error(last):
+        table.add_row("last upgrade", f"{last['from']} → {last['to']}: {last['state']}", f"{last['last'][:19]} UTC")
     for place, use in (seen["disks"] if not _is_error(seen["disks"]) else {}).items():
         table.add_row(f"disk {place}", f"{use['free_gib']} GiB free, {use['used_percent']} % used", "")
     Console(width=None if sys.stdout.isatty() else 120).print(table)

@@ -163,8 +163,7 @@ def run_steps(directory: Path, console: Console) -> Run:
 
 def last_attempt(host: Host) -> dict[str, Any] | None:
     """The last way from release to release, as the host's journal has it."""
-    told = host.run([f"{LIB}/journal.py", "last"]).strip()
-    found: dict[str, Any] | None = json.loads(told) if told else None
+    found: dict[str, Any] | None = json.loads(host.run([f"{LIB}/journal.py", "last"]))
     return found
 
 

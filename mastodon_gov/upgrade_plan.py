@@ -62,19 +62,22 @@ class Need:
 
 def path_refusal(origin: str, target: str, known: Iterable[str]) -> str | None:
     """Why there is no way from one version to another: no step back, and no minor version left out."""
-    (major, minor, _), (to_major, to_minor, _) = now, then = number(origin), number(target)
+    now, then = number(origin), number(target)
     listed = ", ".join(sorted(known, key=number))
     if then < now:
         return (
             f"{target} is older than {origin}, which runs. `mastodon-gov rollback` goes back where the database allows "
             f"it; known versions are {listed}."
         )
-    last_minor = max(number(v)[1] for v in [*known, origin] if number(v)[0] == major)
-    if to_major == major and to_minor <= minor + 1:
+    last_minor = max(number(v)[1] for v in [*known, origin] if number(v)[0] == now[0])
+
+    def near(there: tuple[int, int, int]) -> bool:
+        next_major = (now[0] + 1, 0) if now[1] == last_minor else None
+        return there >= now and (there[:2] in (now[:2], (now[0], now[1] + 1), next_major))
+
+    if near(then):
         return None
-    if (to_major, to_minor) == (major + 1, 0) and minor == last_minor:
-        return None
-    step = [v for v in known if path_refusal(origin, v, []) is None and number(v) > now] if known else []
+    step = [v for v in known if near(number(v)) and number(v) > now]
     first = f"upgrade to {max(step, key=number)} first" if step else "take a product that knows the versions between"
     return f"no way from {origin} to {target}: every minor version must be visited, {first}. Known are {listed}."
 

@@ -32,6 +32,7 @@ PROGRAMS = (
     "slots.py",
     "journal.py",
     "migrate.py",
+    "maintain.py",
     "owner_account.py",
     "server_settings.py",
     "server_settings.rb",

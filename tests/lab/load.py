@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from secrets import token_hex
 
 from tests.lab.deployed import WEB, Deployed
 
@@ -79,3 +80,70 @@ def load(instance: Deployed, path: str = "/auth/sign_in", rate: float = RATE) ->
         if what != 200:
             result.failed.append(str(what))
     print(f"\n{result}")
+
+
+# Posts at a steady rate; the token comes on the first line of standard input, so that no argument list shows it.
+POSTS = """\
+import http.client, json, ssl, sys, threading, time, urllib.parse
+host, rate, mark = sys.argv[1], float(sys.argv[2]), sys.argv[3]
+token = sys.stdin.readline().strip()
+trust = ssl.create_default_context(cafile="/root/lab-ca.pem")
+seen, stop = [], threading.Event()
+def one(number):
+    text = f"{mark} {number}"
+    try:
+        line = http.client.HTTPSConnection(host, timeout=60, context=trust)
+        line.request("POST", "/api/v1/statuses", urllib.parse.urlencode({"status": text}),
+                     {"Authorization": f"Bearer {token}", "Content-Type": "application/x-www-form-urlencoded"})
+        answer = line.getresponse()
+        answer.read()
+        seen.append((text, answer.status))
+        line.close()
+    except Exception as error:
+        seen.append((text, f"{type(error).__name__}: {error}"))
+threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
+print("started", flush=True)
+due, sent = time.monotonic(), []
+while not stop.wait(max(0, due - time.monotonic())):
+    sent.append(threading.Thread(target=one, args=(len(sent),)))
+    sent[-1].start()
+    due += 1 / rate
+for thread in sent:
+    thread.join()
+print(json.dumps(seen))
+"""
+
+
+@dataclass
+class Posts:
+    """What became of the posts; filled when the block has ended. `lost` were acknowledged and are not there."""
+
+    acknowledged: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """One line for the report."""
+        return f"{len(self.failed)} posts failed, {len(self.lost)} of {len(self.acknowledged)} acknowledged were lost"
+
+
+@contextmanager
+def posting(instance: Deployed, token: str, rate: float = 2) -> Iterator[Posts]:
+    """Post while the block runs, then look in the database for every post that was acknowledged."""
+    result, mark = Posts(), f"load {token_hex(4)}"
+    command = [*instance.machine("outside").enter(), "python3", "-c", POSTS, WEB, str(rate), mark]
+    running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert running.stdout
+    assert running.stdin
+    running.stdin.write(f"{token}\n")
+    running.stdin.flush()
+    assert running.stdout.readline() == "started\n"
+    try:
+        yield result
+    finally:
+        told, _ = running.communicate(timeout=120)
+    for text, what in json.loads(told):
+        (result.acknowledged if what == 200 else result.failed).append(text if what == 200 else f"{text}: {what}")
+    there = instance.sql(f"SELECT text FROM statuses WHERE text LIKE '{mark} %'").splitlines()  # noqa: S608  our own mark
+    result.lost += sorted(set(result.acknowledged) - set(there))
+    print(result)

@@ -3,7 +3,7 @@
 
     journal.py step RELEASE WHO STEP -- COMMAND...   run a step; recorded when the host is on its way to RELEASE
     journal.py close RELEASE WHO [held]              the way to RELEASE is done (or stops before what cannot be undone)
-    journal.py last                                  the last attempt as JSON; nothing when there is none
+    journal.py last                                  the last attempt as JSON; null when there is none
 
 One JSON object a line, appended and synced, readable by root. A step without an end was killed. An attempt is a way
 from one release to another; whoever goes on with it after a kill, or goes back, writes to the same file.
@@ -142,8 +142,7 @@ def main(words: list[str]) -> int:
         close(words[1], words[2], "held" if words[3:] == ["held"] else "closed")
         return 0
     if words == ["last"]:
-        found = summary(records())
-        print(json.dumps(found) if found else "")
+        print(json.dumps(summary(records())))
         return 0
     print(__doc__, file=sys.stderr)
     return 2

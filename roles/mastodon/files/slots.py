@@ -37,6 +37,7 @@ PORTS = {("web", "a"): 3000, ("web", "b"): 3001, ("streaming", "a"): 4000, ("str
 HEALTH = {"web": "/health", "streaming": "/api/v1/streaming/health"}
 READY_WITHIN = 120  # seconds until a new slot must answer
 ENV = Path("/etc/mastodon/mastodon.env")
+LIBRARIES = "/run/mastodon-gov/libraries"  # touched when libraries that processes have in memory were replaced
 
 
 class Refused(Exception):
@@ -72,7 +73,7 @@ def started(properties: dict[str, str]) -> float:
 def read_by(kind: str, slot: str, properties: dict[str, str]) -> float:
     """When the youngest file that this process reads was written."""
     own = [properties.get("FragmentPath", ""), *properties.get("DropInPaths", "").split()]
-    files = [*own, "/etc/mastodon/mastodon.env", f"/etc/mastodon/{kind}-{slot}.env"]
+    files = [*own, str(ENV), f"/etc/mastodon/{kind}-{slot}.env", LIBRARIES]
     times = [os.stat(path).st_mtime for path in files if path and os.path.exists(path)]
     link = ROOT / "slot" / slot
     return max([*times, link.lstat().st_mtime if link.is_symlink() else 0.0])

@@ -120,6 +120,7 @@ def failed_units() -> list[str]:
 PARTS: dict[str, Callable[[], object]] = {
     "services": services,
     "slots": lambda: program("slots.py status"),
+    "upgrade": lambda: program("journal.py last"),
     "certificate": certificate,
     "disks": disks,
     "queues": queues,
