@@ -92,13 +92,14 @@ def calendars(backups: Backups) -> list[tuple[str, str, str]]:
     weekly = backups.full_on != "daily"
     others = ",".join(day for day in DAYS if day != backups.full_on)
     full = later(0, f"{backups.full_on} " if weekly else "")
+    diff = later(0, f"{others} ") if weekly else later(12)
     second = [
         ("mfg-backup-second", "Backup to the second repository", later(1)),
         ("mfg-backup-second-expire", "Hide old backups in the second repository", later(4)),
     ]
     return [
         ("mfg-backup", "Full backup of the database", full),
-        ("mfg-backup-diff", "Backup of what changed since the last full one", later(0 if weekly else 12, f"{others} ")),
+        ("mfg-backup-diff", "Backup of what changed since the last full one", diff),
         ("mfg-backup-incr", "Backup of what changed since the last one", f"*-*-* 00/{backups.incr_every}:50:00"),
         ("mfg-backup-expire", "Hide old backups", later(2)),
         ("mfg-backup-verify", "Read every backup once", later(3)),

@@ -14,7 +14,7 @@ from roles.backups.files.backup_problems import problems
 from roles.backups.files.backup_repository import holes, lsn_after, position, verified
 from roles.backups.files.backup_status import dropped
 from roles.backups.role import BackupState, files, refusal, steps
-from roles.lib.files import ManagedFile
+from roles.lib.files import Absent, ManagedFile
 from tests.unit.storage_sample import CIPHER, OWNER_KEY, WRITER, instance, node, storage
 
 
@@ -67,6 +67,32 @@ def test_the_nightly_unit_reaches_the_store_and_nothing_else() -> None:
 def test_the_timer_says_utc() -> None:
     timer = written(node(backups={"full_at": "23:05"}))["/etc/systemd/system/mfg-backup.timer"].content
     assert "OnCalendar=*-*-* 23:05:00 UTC" in timer.splitlines()
+
+
+def calendar(name: str, **backups: Any) -> str:
+    """When a timer runs."""
+    lines = written(node(backups=backups))[f"/etc/systemd/system/{name}.timer"].content.splitlines()
+    return next(line.removeprefix("OnCalendar=") for line in lines if line.startswith("OnCalendar="))
+
+
+def test_each_kind_has_its_time_and_none_is_at_another_s() -> None:
+    assert calendar("mfg-backup-diff") == "*-*-* 14:30:00 UTC"
+    assert calendar("mfg-backup-incr", incr_every=4) == "*-*-* 00/4:50:00 UTC"
+    assert calendar("mfg-backup-verify", full_at="22:10") == "*-*-* 01:10:00 UTC"
+    assert calendar("mfg-backup", full_on="sun") == "sun *-*-* 02:30:00 UTC"
+    assert calendar("mfg-backup-diff", full_on="sun") == "mon,tue,wed,thu,fri,sat *-*-* 02:30:00 UTC"
+
+
+def test_the_second_repository_comes_and_goes() -> None:
+    at = node(backups={"second_directory": "/srv/backups"})
+    assert conf(at)["global"]["repo2-path"] == "/srv/backups"
+    unit = written(at)["/etc/systemd/system/mfg-backup-second.service"].content
+    assert "--repo=2 " in unit
+    assert "ReadWritePaths=/var/spool/pgbackrest /var/log/pgbackrest /srv/backups" in unit.splitlines()
+    assert "AssertPathIsMountPoint=/srv/backups" in unit.splitlines()
+    without = {entry.path for entry in files(node()) if isinstance(entry, Absent)}
+    assert "/etc/systemd/system/mfg-backup-second.timer" in without
+    assert "repo2-path" not in conf(node())["global"]
 
 
 GOOD: dict[str, Any] = {

@@ -1,0 +1,76 @@
+"""The backups of the deployed demo: what the host says of them, and the bucket with each key."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import md5
+from typing import Any
+
+from mastodon_gov import secrets
+from mastodon_gov.instance import Instance, Secrets
+from mastodon_gov.instance.load import load
+from mastodon_gov.inventory import identity_path
+from mastodon_gov.storage.client import connect, reached
+from tests.lab.deployed import LIB, Deployed, wait_for
+
+BUCKET = "social-backups"
+PGBACKREST = "cd / && runuser -u postgres -- pgbackrest --stanza=social --repo=1"
+
+
+def known(at: Deployed) -> tuple[Instance, Secrets]:
+    """The instance and its secrets."""
+    return load(at.directory), secrets.read(at.directory, identity_path(at.directory))
+
+
+@contextmanager
+def bucket(at: Deployed, key: str = "backups") -> Iterator[Any]:
+    """A client with one of the keys."""
+    instance, values = known(at)
+    with reached(instance) as bundle:
+        yield connect(instance, getattr(values.object_storage, key), bundle)
+
+
+def put(client: Any, key: str, body: bytes) -> None:
+    """Write an object; a bucket with object lock demands its checksum."""
+    checksum = b64encode(md5(body, usedforsecurity=False).digest()).decode()
+    client.put_object(Bucket=BUCKET, Key=key, Body=body, ContentMD5=checksum)
+
+
+def status(at: Deployed) -> dict[str, Any]:
+    """What the host says of its backups."""
+    said: dict[str, Any] = json.loads(at.root(f"{LIB}/backup-status"))
+    return said
+
+
+def said(at: Deployed, words: str) -> bool:
+    """Whether one of the problems has these words."""
+    return any(words in sentence for sentence in status(at)["problems"])
+
+
+def backup(at: Deployed, kind: str = "-incr") -> None:
+    """A backup, as the timer makes it."""
+    at.root(f"systemctl start mfg-backup{kind}.service")
+
+
+def settled(at: Deployed, seconds: float = 180) -> None:
+    """Wait until nothing is wrong with the backups any more."""
+    wait_for(lambda: not status(at)["problems"], seconds, "backups in order")
+
+
+@contextmanager
+def unreachable(at: Deployed) -> Iterator[None]:
+    """The store swallows what the host sends: no refusal, no answer."""
+    (address,) = known(at)[0].addresses["s3.world.test"][:1]
+    rules = f"""
+add table inet hole
+add chain inet hole o {{ type filter hook output priority -10; }}
+add rule inet hole o ip daddr {address} drop
+"""
+    at.root("nft -f -", stdin=rules)
+    try:
+        yield
+    finally:
+        at.root("nft delete table inet hole")
