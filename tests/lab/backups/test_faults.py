@@ -176,7 +176,7 @@ def test_a_rotated_key_is_named_and_a_deploy_brings_the_new_one(instance: Deploy
     assert said(instance, "The backup repository is not in order: ")
     told = instance.cli("deploy", check=False)
     assert told.returncode == 1
-    assert "does not know the access key of object_storage.backups in the secrets" in told.stderr
+    assert "(InvalidAccessKeyId). Check object_storage, the key object_storage.backups in the secrets" in told.stderr
     for part in ("access_key", "secret_key"):
         _set(instance, f"object_storage.backups.{part}", new[part])
     instance.deploy()
