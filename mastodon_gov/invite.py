@@ -1,6 +1,6 @@
 """Verbs `invite`, `invitations` and `revoke`: the ledger of invitations in the database of the instance.
 
-The work is done by functions of schema gov (roles/mastodon/files/lock/04-verbs.sql), called as
+The work is done by functions of schema gov (roles/mastodon/files/lock/05-verbs.sql), called as
 mastodon_owner. Addresses travel on standard input, never on a command line: `sudo` and the process list of
 the host would keep them.
 """

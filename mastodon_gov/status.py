@@ -1,4 +1,4 @@
-"""The verbs `status` and `owner`: what runs, and the owner's first password."""
+"""The verb `status`: what runs."""
 
 from __future__ import annotations
 
@@ -13,15 +13,12 @@ from rich.console import Console
 from rich.table import Table
 
 from mastodon_gov.backups.bucket import look
-from mastodon_gov.errors import Refusal
 from mastodon_gov.instance.load import load
 from mastodon_gov.inventory import identity_path, members
 from mastodon_gov.remote import Host
 from mastodon_gov.secrets import read
 
 LIB = "/usr/local/lib/mastodon-gov"
-FIRST_PASSWORD = "/var/lib/mastodon-gov/owner-first-password"  # noqa: S105  # a path
-SHOWN = "/var/lib/mastodon-gov/owner-password-shown"
 CERTIFICATE_DAYS = 21  # below this a renewal has failed at least once
 QUEUE_SECONDS = 300
 DISK_PERCENT = 85
@@ -133,23 +130,3 @@ def _backup_rows(table: Table, backup: dict[str, Any]) -> None:
     beat = (backup["wal"] or {}).get("heartbeat") or {}
     if beat.get("repository_age") is not None:
         table.add_row("", f"everything up to {beat['repository_age']} s ago has left the host", "")
-
-
-@click.command()
-@click.option("--yes", is_flag=True, help="Show it although this is not a terminal.")
-@click.pass_obj
-def owner(directory: Path, yes: bool) -> None:
-    """Show the owner's first password, once. Changes the host: the file with the password is removed."""
-    if not (yes or sys.stdout.isatty()):
-        raise Refusal(
-            "owner: this is not a terminal, and a password in a file or a log stays there. Use --yes if you mean it."
-        )
-    host = application_host(directory)
-    take = f"cat {FIRST_PASSWORD} && touch {SHOWN} && rm {FIRST_PASSWORD}"
-    password = host.run(["sh", "-c", f"if [ -e {FIRST_PASSWORD} ]; then {take}; fi"]).strip()
-    if not password:
-        raise Refusal(
-            f"{host.name}: no first password waits. It was shown before; the sign-in page replaces a forgotten one."
-        )
-    click.echo(f"address:  {host.instance.owner.address}\npassword: {password}")
-    click.echo(f"Sign in at https://{host.instance.domain.web}/auth/sign_in and set up the second factor it asks for.")

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from mastodon_gov.instance.model import Instance, Node, Organisation, Secrets
+from mastodon_gov.instance.model import Instance, Node, OfficialAccount, Organisation, Secrets
 
-__all__ = ["Instance", "Node", "Organisation", "Secrets"]
+__all__ = ["Instance", "Node", "OfficialAccount", "Organisation", "Secrets"]

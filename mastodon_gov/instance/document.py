@@ -18,6 +18,10 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "it-team" / "instance.md"
 BEGIN, END = "<!-- made from the model: begin -->\n", "<!-- made from the model: end -->"
 # What load.py fills in itself.
 NOT_WRITTEN = ("addresses", "trusted_ca", "server_files")
+LISTS = {
+    "organisations": "Each entry of `organisations` in organisations.yaml",
+    "accounts": "Each entry of `accounts` in organisations.yaml",
+}
 
 
 def tables() -> str:
@@ -25,7 +29,7 @@ def tables() -> str:
     text = _table("Top of instance.yaml", Instance, _rows(Instance, (), top=True))
     for name, field in Instance.model_fields.items():
         if name not in NOT_WRITTEN and (part := _part(field.annotation)):
-            title = "Each entry of organisations.yaml" if name == "organisations" else f"`{name}`"
+            title = LISTS.get(name, f"`{name}`")
             text += _table(title, part, _rows(part, (name,)))
     return text
 
@@ -50,15 +54,15 @@ def _row(key: Key, field: FieldInfo) -> str:
         # A list stands between the two.
         inside = get_origin(field_at(Instance, index)[0]) is tuple
         index = (*index, 0, part) if inside else (*index, part)
-    name = ".".join(map(str, key)).removeprefix("organisations.")
+    name = ".".join(map(str, key[1:] if key[0] in LISTS else key))
     cells = (f"`{name}`", " ".join((field.description or "").split()), allowed_at(Instance, index), _default(field))
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
 
 
 def _default(field: FieldInfo) -> str:
-    if field.default is PydanticUndefined:
+    if field.default is PydanticUndefined and field.default_factory is None:
         return "must be given"
-    if field.default is None or field.default == ():
+    if field.default in (None, (), "", PydanticUndefined):
         return "none"
     return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
 

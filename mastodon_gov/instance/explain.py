@@ -67,6 +67,8 @@ def allowed_at(model: type[BaseModel], key: Key) -> str:
         return f"the keys {', '.join(annotation.model_fields)}"
     if get_origin(annotation) is tuple:
         return f"a list, each entry {allowed_at(model, (*key, 0))}"
+    if get_origin(annotation) is dict:
+        return f"`key: value` lines, each value {allowed_at(model, (*key, 'key'))}"
     if get_origin(annotation) is Literal:
         return " or ".join(map(str, get_args(annotation)))
     kind = KINDS.get(getattr((get_args(annotation) or [annotation])[0], "__name__", ""), "another value")

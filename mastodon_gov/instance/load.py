@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance.explain import explain
 from mastodon_gov.instance.model import Instance
+from mastodon_gov.instance.organisation_rules import check_organisations
 from mastodon_gov.instance.problems import Key, refuse, show
 from mastodon_gov.instance.rules import check_rules
 from mastodon_gov.instance.server_rules import check_server, read_files
@@ -34,6 +35,7 @@ def load(directory: Path) -> Instance:
     read_files(sources, _file)
     instance = _validate(sources)
     check_rules(sources)
+    check_organisations(sources)
     check_server(sources, instance)
     refuse([p for document in sources.documents.values() for p in document.problems], FILES)
     if instance is None:
@@ -170,5 +172,5 @@ def _validate(sources: Sources) -> Instance | None:
 
 
 def _known_part(loc: tuple[int | str, ...]) -> Key:
-    """pydantic's location without its names for the members of a union, which are in no file."""
-    return tuple(takewhile(lambda part: not str(part).startswith("lax-or-strict["), loc))
+    """pydantic's location without its names for the members of a union and for keys, which are in no file."""
+    return tuple(takewhile(lambda part: not str(part).startswith(("lax-or-strict[", "[key]")), loc))

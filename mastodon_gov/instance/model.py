@@ -6,10 +6,11 @@ Nothing here reads files or the network. `load.py` turns YAML into these types a
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, model_validator
 
+from mastodon_gov.instance.organisations import OfficialAccount, Organisation
 from mastodon_gov.instance.secret_model import (
     AccessKey,
     BackupSecrets,
@@ -52,6 +53,7 @@ __all__ = [
     "MastodonSecrets",
     "Network",
     "Node",
+    "OfficialAccount",
     "Organisation",
     "RedisSecrets",
     "Secrets",
@@ -270,17 +272,6 @@ class Updates(Part):
     """Whether they are installed without a person."""
 
 
-class Organisation(Part):
-    """A body whose staff may hold accounts; only exactly these mail domains."""
-
-    id: Word
-    """Short name of the body, used in reports and invitations."""
-    name: str = Field(min_length=2, max_length=200)
-    """Official name of the body."""
-    domains: tuple[Domain, ...] = Field(min_length=1)
-    """Mail domains of its staff. Exactly these: a sub-domain counts only if it is listed."""
-
-
 class Instance(Part):
     """One logical instance, as its directory describes it."""
 
@@ -304,14 +295,23 @@ class Instance(Part):
     server: Server | None = None
     # The rest comes from organisations.yaml, addresses.yaml and the files that instance.yaml names.
     organisations: tuple[Organisation, ...] = Field(min_length=1)
+    accounts: tuple[OfficialAccount, ...] = ()
     addresses: dict[str, tuple[Address, ...]] = Field(default_factory=dict)
     trusted_ca: tuple[str, ...] = ()
     server_files: dict[str, str] = Field(default_factory=dict)
 
     @property
     def staff_domains(self) -> tuple[str, ...]:
-        """All mail domains of all organisations, sorted."""
-        return tuple(sorted({domain for body in self.organisations for domain in body.domains}))
+        """All mail domains of the organisations that have a place here, sorted."""
+        return tuple(sorted(domain for body in self.register.values() for domain in body["domains"]))
+
+    @property
+    def register(self) -> dict[str, dict[str, Any]]:
+        """What the lock in the database knows of the organisations: state and sorted domains, by id."""
+        return {
+            body.id: {"state": body.state, "domains": sorted(body.domains) if body.state != "requested" else []}
+            for body in self.organisations
+        }
 
     @property
     def public_names(self) -> tuple[str, ...]:

@@ -25,6 +25,8 @@ class Sources:
         organisations, known = self._top(ORGANISATIONS), self._top(ADDRESSES)
         self._check_tops(organisations)
         self.data["organisations"] = organisations.get("organisations")
+        if "accounts" in organisations:
+            self.data["accounts"] = organisations["accounts"]
         self.data["addresses"] = known
 
     def _top(self, name: str) -> dict[str, Any]:
@@ -36,7 +38,7 @@ class Sources:
         return {}
 
     def _check_tops(self, organisations: dict[str, Any]) -> None:
-        elsewhere = {"trusted_ca": "network.trusted_ca_files", "server_files": "server"}
+        elsewhere = {"trusted_ca": "network.trusted_ca_files", "server_files": "server", "accounts": ORGANISATIONS}
         for name in ("organisations", "addresses", *elsewhere):
             if name in self.data:
                 where = elsewhere.get(name, f"{name}.yaml")
@@ -46,12 +48,12 @@ class Sources:
             return
         if organisations.get("format") != 1:
             document.problem(("format",), show(organisations.get("format")), "1", "Write `format: 1` at the top.")
-        for key in organisations.keys() - {"format", "organisations"}:
-            document.problem((key,), "an unknown key", "format, organisations", "Remove the key.")
+        for key in organisations.keys() - {"format", "organisations", "accounts"}:
+            document.problem((key,), "an unknown key", "format, organisations, accounts", "Remove the key.")
 
     def place(self, key: Key) -> tuple[Document, Key]:
         """The file a key of the model comes from, and its path there."""
-        if key[:1] == ("organisations",):
+        if key[:1] in (("organisations",), ("accounts",)):
             return self.documents[ORGANISATIONS], key
         if key[:1] == ("addresses",):
             return self.documents[ADDRESSES], key[1:]

@@ -28,7 +28,8 @@ HELD = "/var/lib/mastodon-gov/upgrade-held"  # the release whose post-deployment
 @dataclass(frozen=True)
 class Application:
     """What database and releases say: number of tables, migrations done, those of every installed release, the owner's
-    account, and whether an upgrade is on its way or held before its end."""
+    account, living accounts of organisations that organisations.yaml does not know any more, and whether an upgrade is
+    on its way or held before its end."""
 
     tables: int = 0
     versions: frozenset[str] = frozenset()
@@ -37,6 +38,7 @@ class Application:
     status_host: str | None = None
     password_waits: bool = False
     password_shown: bool = False
+    orphans: dict[str, Any] = field(default_factory=dict)
     lock: dict[str, Any] = field(default_factory=lambda: {"installed": False})
     held: str = ""
     unfinished: bool = False
@@ -55,20 +57,21 @@ class ApplicationState(FactBase[Application]):
 
     default = Application
 
-    def command(self, owner: str) -> StringCommand:
-        """Lists of migrations from the releases, three documents from the database, marks from the host's files."""
+    def command(self, owner: str, wanted: str) -> StringCommand:
+        """Lists of migrations from the releases, four documents from the database, marks from the host's files;
+        `wanted` is JSON with the ids and domains of the organisations."""
         sql = (Path(__file__).parent / "files" / "state.sql").read_text() + status_sql()
         script = (
             f"cd {HOME}/releases 2>/dev/null && ls -1 -d */db/migrate/[0-9]* */db/post_migrate/[0-9]* 2>/dev/null "
             "| sed 's/_[^/]*$//'; cd /; echo =; "
-            'printf "%s" "$2" | runuser -u postgres -- psql -qtAX -v ON_ERROR_STOP=1 -v owner="$1" '
+            'printf "%s" "$2" | runuser -u postgres -- psql -qtAX -v ON_ERROR_STOP=1 -v owner="$1" -v wanted="$3" '
             f"-d {DATABASE} -f - 2>/dev/null | tr -d '\\n' | sed 's/}}{{/}}\\n{{/g'; echo; echo =; "
             f"[ -e {FIRST_PASSWORD} ] && echo waits; [ -e {SHOWN} ] && echo shown; "
             f'[ ! -e {HELD} ] || echo "held $(cat {HELD})"; '
             f'[ ! -s {JOURNAL} ] || tail -n 1 {JOURNAL} | grep -q \'"event": "\\(closed\\|held\\)"\' '
             "|| echo unfinished; true"
         )
-        return StringCommand("sh -c", QuoteString(script), "sh", QuoteString(owner), QuoteString(sql))
+        return StringCommand("sh -c", QuoteString(script), "sh", *map(QuoteString, (owner, sql, wanted)))
 
     def process(self, output: list[str]) -> Application:
         """Three parts, separated by `=`."""
@@ -80,7 +83,7 @@ class ApplicationState(FactBase[Application]):
                 parts[-1].append(line)
         listed, documents, marks = parts
         read = [json.loads(line) for line in documents]
-        told: dict[str, Any] = read[1] if len(read) == 3 else {}
+        told: dict[str, Any] = read[1] if len(read) == 4 else {}
         return Application(
             tables=read[0]["tables"] if read else 0,
             versions=frozenset(told.get("versions") or ()),
@@ -89,7 +92,8 @@ class ApplicationState(FactBase[Application]):
             status_host=told.get("status_host"),
             password_waits="waits" in marks,
             password_shown="shown" in marks,
-            lock=read[2] if len(read) == 3 else {"installed": False},
+            orphans=read[2] if len(read) == 4 else {},
+            lock=read[3] if len(read) == 4 else {"installed": False},
             held=next((mark.removeprefix("held ") for mark in marks if mark.startswith("held ")), ""),
             unfinished="unfinished" in marks,
         )
@@ -99,7 +103,9 @@ def observe(node: Node) -> Application:
     """The state of this node's application. Raises OperationError for a database a deploy must not touch."""
     if isinstance(state := observed.get(host.name), Application):
         return state
-    state = host.get_fact(ApplicationState, owner=node.instance.owner.username)
+    instance = node.instance
+    wanted = json.dumps({"ids": list(instance.register), "domains": list(instance.staff_domains)})
+    state = host.get_fact(ApplicationState, owner=instance.owner.username, wanted=wanted)
     # Complete only when database and release are both there: other roles make them.
     if state.lock["installed"] and node.release.name in state.installed:
         observed[host.name] = state
@@ -113,8 +119,19 @@ def refused(state: Application, instance: Instance, release: str) -> str | None:
     own = state.installed.get(release, Migrations())
     if newer := migrations.refusal(release, own, state.versions, state.installed):
         return f"database {DATABASE}: {newer}"
+    if state.orphans:
+        return "\n".join(_orphaned(body, told) for body, told in sorted(state.orphans.items()))
     deployed = state.lock.get("deployment") or {}
     return domain_refusal(instance, deployed.get("local_domain"), deployed.get("web_domain"), state.status_host)
+
+
+def _orphaned(organisation: str, told: dict[str, Any]) -> str:
+    names = ", ".join(f"@{name}" for name in told["names"]) + (", …" if told["count"] > len(told["names"]) else "")
+    return (
+        f"organisations.yaml: found no organisation {organisation}, but {told['count']} of its accounts live: {names}. "
+        "Only one without living accounts can go. Put it back with `state: leaving`, off-board the accounts "
+        "(`mastodon-gov offboard @NAME`), then remove it."
+    )
 
 
 def _as_owner(node: Node, *words: str) -> StringCommand:
@@ -173,15 +190,15 @@ def close_journal(node: Node) -> Commands:
 
 @operation()
 def database_lock(node: Node) -> Commands:
-    """Install the lock and carry the staff domains into it, in one transaction; again when a migration has added what
+    """Install the lock and carry the organisations into it, in one transaction; again when a migration has added what
     it did not cover."""
     instance = node.instance
     names = (instance.domain.handle, instance.domain.web)
     settings = {"require_2fa": "true"}
-    if not is_settled(observe(node).lock, instance.staff_domains, settings, names):
+    if not is_settled(observe(node).lock, instance.register, settings, names):
         observed.clear()
         install = " ".join(psql_install(DATABASE))
-        sql = lock_sql() + "\n" + sync_sql(instance.staff_domains, settings, names)
+        sql = lock_sql() + "\n" + sync_sql(instance.register, settings, names)
         yield StringCommand(f"runuser -u postgres -- {install}", _stdin=sql)
 
 

@@ -37,30 +37,33 @@ def status_sql() -> str:
     return (FILES / "lock_status.sql").read_text()
 
 
-def sync_sql(domains: tuple[str, ...], settings: dict[str, str], names: tuple[str, str]) -> str:
+# State and domains of each organisation, by id (Instance.register).
+Register = dict[str, dict[str, Any]]
+
+
+def sync_sql(register: Register, settings: dict[str, str], names: tuple[str, str]) -> str:
     """Statements that make register and settings exactly these and record (handle domain, web domain).
 
     Run as postgres in one transaction after the lock; a name that differs from the first deployment is an
     error with a sentence.
     """
     local_domain, web_domain = names
+    organisations = [{"id": name, **body} for name, body in sorted(register.items())]
     return (
         f"SELECT gov.record_deployment({quoted(local_domain)}, {quoted(web_domain)});\n"
-        f"SELECT gov.sync_domains(ARRAY[{', '.join(quoted(d) for d in sorted(domains))}]::text[]);\n"
+        f"SELECT gov.sync_organisations({quoted(json.dumps(organisations))}::jsonb);\n"
         f"SELECT gov.sync_settings({quoted(json.dumps(settings, sort_keys=True))}::jsonb);\n"
     )
 
 
-def is_settled(
-    status: dict[str, Any], domains: tuple[str, ...], settings: dict[str, str], names: tuple[str, str]
-) -> bool:
+def is_settled(status: dict[str, Any], register: Register, settings: dict[str, str], names: tuple[str, str]) -> bool:
     """Whether a deploy has nothing to do: lock, register and settings are these, nothing it repairs is broken."""
     if not status["installed"] or not set(status["failed"]) <= FOR_A_PERSON or not status["deployment"]:
         return False
     deployed = status["deployment"]
     return (
         status["source"] == lock_source()
-        and status["domains"] == sorted(domains)
+        and status["organisations"] == register
         and status["settings"] == settings
         and (deployed["local_domain"], deployed["web_domain"]) == names
     )

@@ -46,6 +46,13 @@ STORAGE_HEADERS = (
     "x-amz-version-id x-rgw-object-type Access-Control-Allow-Origin Content-Security-Policy Permissions-Policy "
     "Referrer-Policy Strict-Transport-Security X-Content-Type-Options X-Frame-Options"
 ).split()
+# Where Mastodon deletes, moves or empties an account; the lock in the database refuses it (04-guards.sql).
+GUARDED_PATHS = (
+    "= /settings/delete",
+    "= /statuses_cleanup",
+    "^~ /settings/migration",
+    "~ ^/admin/accounts/[0-9]+/action$",
+)
 NOT_REGISTERED = "This address is not in the staff register, or the invitation is for another address."
 STYLE = "body{font:1.1em/1.5 sans-serif;max-width:38em;margin:15vh auto;padding:0 1em;color:#1b1b1b;background:#fff}"
 
@@ -72,6 +79,11 @@ ERRORS = {
 }
 REFUSALS = {
     "register": Page("Not registered", f"{NOT_REGISTERED} Please ask the coordinator of your organisation."),
+    "official": Page(
+        "Not possible with an official account",
+        "An official account is not deleted, moved or emptied by a click: its posts are records. Nothing was changed. "
+        "Please ask the coordinator of your organisation.",
+    ),
     "settings": Page(
         "This setting is fixed",
         "Registration stays closed and the setting was not changed. The operator changes settings in instance.yaml.",
@@ -132,6 +144,7 @@ def _config(node: Node) -> ManagedFile:
         compressed=COMPRESSED,
         static=STATIC,
         admin_paths=ADMIN_PATHS,
+        guarded_paths=GUARDED_PATHS,
         not_registered=NOT_REGISTERED,
         storage=urlsplit(node.instance.object_storage.endpoint),
         storage_headers=STORAGE_HEADERS,

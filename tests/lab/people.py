@@ -160,6 +160,17 @@ def totp(secret: str) -> str:
     return f"{(number & 0x7FFFFFFF) % 10**6:06}"
 
 
+def enrol(person: Browser) -> None:
+    """Set up a second factor through the pages."""
+    assert person.fill(OTP, OTP).where == f"{CONFIRM}/new"
+    page = person.ask(f"{CONFIRM}/new").page
+    secret = re.search(r"<code>([A-Z2-7]+)</code>", page)
+    assert secret, page
+    form = {"authenticity_token": hidden(form_of(page, CONFIRM), "authenticity_token")}
+    form["form_two_factor_confirmation[otp_attempt]"] = totp(secret[1])
+    assert person.ask(CONFIRM, form).status == 200
+
+
 @contextmanager
 def signed_in_owner(instance: Deployed) -> Iterator[Browser]:
     """The owner after the first step: signed in with the first password, second factor set up through the pages.
@@ -177,13 +188,7 @@ def signed_in_owner(instance: Deployed) -> Iterator[Browser]:
             "/auth/sign_in", "/auth/sign_in", **{"user[email]": "owner@agency.test", "user[password]": password}
         )
         assert entered.status == 302, entered
-        assert person.fill(OTP, OTP).where == f"{CONFIRM}/new"
-        page = person.ask(f"{CONFIRM}/new").page
-        secret = re.search(r"<code>([A-Z2-7]+)</code>", page)
-        assert secret, page
-        form = {"authenticity_token": hidden(form_of(page, CONFIRM), "authenticity_token")}
-        form["form_two_factor_confirmation[otp_attempt]"] = totp(secret[1])
-        assert person.ask(CONFIRM, form).status == 200
+        enrol(person)
         yield person
     finally:
         tootctl(instance, "accounts", "modify", "owner", "--disable-2fa")

@@ -70,7 +70,7 @@ SQL = {
     "UPDATE gov.setting SET value = 'false'": "permission denied",
     "SELECT * FROM gov.invitation": "permission denied",
     """SELECT gov.invite('{"address": "own@agency.test", "organisation": "o", "by": "me"}')""": "permission denied",
-    "SELECT gov.sync_domains(ARRAY['outside.test'])": "permission denied",
+    "SELECT gov.sync_organisations('[]')": "permission denied",
     "COPY users TO PROGRAM 'true'": "permission denied",
     "COPY settings FROM '/etc/passwd'": "permission denied",
     "SELECT pg_read_file('/etc/passwd')": "permission denied",

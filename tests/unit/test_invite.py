@@ -65,23 +65,25 @@ def test_verb_sends_the_address_on_standard_input_only(monkeypatch: pytest.Monke
 
 
 def test_register_statements_quote_what_they_are_given() -> None:
-    sql = sync_sql(("b.test", "a'.test"), {"inviter": "o'desk"}, ("a.test", "s.a.test"))
-    assert "ARRAY['a''.test', 'b.test']" in sql
+    register = {"b": {"state": "live", "domains": ["a'.test", "b.test"]}}
+    sql = sync_sql(register, {"inviter": "o'desk"}, ("a.test", "s.a.test"))
+    assert """["a''.test", "b.test"]""" in sql
     assert "o''desk" in sql
 
 
 def test_settled_needs_every_part() -> None:
+    register = {"b": {"state": "live", "domains": ["a.test", "b.test"]}}
     status = {
-        "installed": True, "failed": ["addresses"], "source": lock_source(), "domains": ["a.test", "b.test"],
+        "installed": True, "failed": ["addresses"], "source": lock_source(), "organisations": register,
         "settings": {}, "deployment": {"local_domain": "a.test", "web_domain": "s.a.test"},
     }  # fmt: skip
-    wanted = (("b.test", "a.test"), dict[str, str](), ("a.test", "s.a.test"))
+    wanted = (register, dict[str, str](), ("a.test", "s.a.test"))
     assert is_settled(status, *wanted)
     for key, other in {
         "failed": ["mode"],
         "installed": False,
         "source": "x",
-        "domains": [],
+        "organisations": {},
         "deployment": None,
     }.items():
         assert not is_settled({**status, key: other}, *wanted), key

@@ -1,7 +1,9 @@
 #!/usr/bin/python3
 """Make the owner's account, or give it a new first password, and keep that password in a file only root can read.
 
-    owner_account.py create|reset RELEASE USERNAME ADDRESS
+    owner_account.py create|reset|restore RELEASE USERNAME ADDRESS
+
+`restore` is for an owner who is locked out: role, address and access as they were at first, no second factor.
 
 The password never passes through a log, an argument or the control node's deploy; `mastodon-gov owner` shows it once.
 """
@@ -21,9 +23,9 @@ def main(words: list[str]) -> int:
     run = ["/usr/local/lib/mastodon-gov/mastodon-run", "mastodon-owner", release, "bundle", "exec", "bin/tootctl"]
     create = ["create", username, "--email", address, "--confirmed", "--approve", "--role", "Owner"]
     reset = ["modify", username, "--reset-password"]
-    done = subprocess.run(
-        [*run, "accounts", *(create if what == "create" else reset)], capture_output=True, text=True, check=False
-    )
+    restore = [*reset, "--enable", "--approve", "--disable-2fa", "--role", "Owner", "--email", address, "--confirm"]
+    chosen = {"create": create, "reset": reset, "restore": restore}[what]
+    done = subprocess.run([*run, "accounts", *chosen], capture_output=True, text=True, check=False)
     password = re.search(r"New password: (\S+)", done.stdout)
     if done.returncode or not password:
         told = (done.stderr.strip() or "it printed no password").splitlines()[-5:]

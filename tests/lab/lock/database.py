@@ -12,7 +12,7 @@ from roles.mastodon import lock
 from tests.lab.lock.tables import tables_sql
 
 OS_USER = {"mastodon_owner": "mastodon-owner", "mastodon": "mastodon", "postgres": "postgres"}
-DOMAINS = ("agency.test", "xn--bcher-kva.test")
+REGISTER = {"it": {"state": "live", "domains": ["agency.test", "xn--bcher-kva.test"]}}
 NAMES = ("agency.test", "social.agency.test")
 
 # The same peer map as roles/postgresql: no line leads from the application's user to another role.
@@ -92,7 +92,7 @@ class Server:
         database = self.bare(name, version)
         installed = database.install()
         assert installed.code == 0, installed.error
-        database.must(lock.sync_sql(DOMAINS, {}, NAMES))
+        database.must(lock.sync_sql(REGISTER, {}, NAMES))
         database.must(owner_account(), "mastodon_owner")
         return database
 
@@ -126,7 +126,7 @@ def sign_up(address: str, invite: str = "NULL", password: str = "x", extra: str 
 
 def invited(address: str) -> str:
     """SQL of the operator's verb; as postgres or mastodon_owner."""
-    return f"SELECT gov.invite('{json.dumps({'address': address, 'organisation': 'IT', 'by': 'ana'})}');"
+    return f"SELECT gov.invite('{json.dumps({'address': address, 'organisation': 'it', 'by': 'ana'})}');"
 
 
 def setting_row(mode: str, var: str = "registrations_mode") -> str:

@@ -17,6 +17,8 @@ ALTER TABLE invites ADD FOREIGN KEY (user_id) REFERENCES users ON DELETE CASCADE
 ALTER TABLE users ADD FOREIGN KEY (invite_id) REFERENCES invites ON DELETE SET NULL;
 ALTER TABLE users ADD FOREIGN KEY (role_id) REFERENCES user_roles ON DELETE SET NULL;
 ALTER TABLE users ADD FOREIGN KEY (account_id) REFERENCES accounts ON DELETE CASCADE;
+ALTER TABLE account_deletion_requests ADD FOREIGN KEY (account_id) REFERENCES accounts ON DELETE CASCADE;
+ALTER TABLE oauth_access_tokens ADD FOREIGN KEY (resource_owner_id) REFERENCES users ON DELETE CASCADE;
 CREATE MATERIALIZED VIEW account_summaries AS SELECT id AS account_id FROM accounts;
 CREATE MATERIALIZED VIEW global_follow_recommendations AS SELECT id AS account_id FROM accounts;
 CREATE MATERIALIZED VIEW instances AS SELECT DISTINCT domain FROM accounts;

@@ -39,7 +39,7 @@ def verb(database: Database, *arguments: str) -> Result:
 
 
 def invite(database: Database, address: str, *more: str) -> Result:
-    return verb(database, "invite", address, "--organisation", "IT", "--by", "ana", *more)
+    return verb(database, "invite", address, "--organisation", "it", "--by", "ana", *more)
 
 
 def code_of(result: Result) -> str:
@@ -74,7 +74,7 @@ def test_from_invitation_to_account(database: Database) -> None:
 def test_inviting_twice_shows_the_same_link(database: Database) -> None:
     first = code_of(invite(database, "jane@agency.test"))
     assert code_of(invite(database, "JANE@agency.test")) == first
-    other = verb(database, "invite", "jane@agency.test", "--organisation", "Press", "--by", "ana")
+    other = invite(database, "jane@agency.test", "--role", "Moderator")
     assert "revoke it first" in str(other.exception)
     assert len(states(database)) == 1
 
@@ -109,10 +109,18 @@ def test_role_comes_with_the_account(database: Database) -> None:
     )
 
 
+@pytest.mark.parametrize("state", ["requested", "leaving"])
+def test_an_organisation_without_a_place_gets_no_new_accounts(database: Database, state: str) -> None:
+    database.must(f"UPDATE gov.organisation SET state = '{state}'")
+    assert f'"it" is {state}' in str(invite(database, "jane@agency.test").exception)
+    assert states(database) == []
+
+
 WRONG = {
     "foreign address": (["x@world.test"], "not a staff address"),
     "no address": (["jane"], "not a staff address"),
     "SQL": (["'); DROP SCHEMA gov CASCADE; --@agency.test"], "not a staff address"),
+    "another organisation": (["jane@agency.test", "--organisation", "press"], 'belongs to the organisation "it"'),
     "administrator": (["jane@agency.test", "--role", "Owner"], "administrator permission"),
     "unknown role": (["jane@agency.test", "--role", "Clerk"], "0 roles named"),
 }

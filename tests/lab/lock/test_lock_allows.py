@@ -10,6 +10,9 @@ from tests.lab.lock.database import Database, Server, invited, setting_row, sign
 APP, OWNER = "mastodon", "mastodon_owner"
 LINK = "(SELECT max(id) FROM invites)"
 NOW = "now(), now()"
+REMOTE = (
+    "INSERT INTO accounts (id, username, domain, created_at, updated_at) VALUES (90, 'x', 'world.test', now(), now());"
+)
 BYPASS, INVITE = 2097152, 65536
 
 
@@ -37,6 +40,14 @@ APPLICATION = {
     "account deleted": sign_up("jane@agency.test", LINK) + "DELETE FROM accounts WHERE id = 77",
     "closing registration": setting_row("E'--- none\\n'").rstrip(";")
     + " ON CONFLICT (var) DO UPDATE SET value = excluded.value",
+    "clean-up policy that is off": "INSERT INTO account_statuses_cleanup_policies (account_id, enabled, created_at, "
+    f"updated_at) VALUES (1, false, {NOW})",
+    "account of another server suspended": REMOTE + "UPDATE accounts SET suspended_at = now() WHERE id = 90;"
+    f"INSERT INTO account_deletion_requests (account_id, created_at, updated_at) VALUES (90, {NOW})",
+    "account of another server moved and gone": REMOTE + "UPDATE accounts SET moved_to_account_id = 1 WHERE id = 90;"
+    "DELETE FROM accounts WHERE id = 90",
+    "redirection taken back": "UPDATE accounts SET moved_to_account_id = NULL, suspended_at = NULL",
+    "account frozen": "UPDATE users SET disabled = true",
     "another setting": setting_row("'--- open'", "theme"),
     "setting removed": "DELETE FROM settings",
     "role made": f"INSERT INTO user_roles (name, permissions, created_at, updated_at) VALUES ('Press', 1024, {NOW})",
@@ -66,6 +77,11 @@ MIGRATIONS = {
     "trusted extension": "CREATE EXTENSION citext",
     "operator's account": sign_up("new@agency.test"),
     "operator's account for single sign-on": sign_up("new@agency.test", password=""),
+    "official account deleted": f"INSERT INTO account_deletion_requests (account_id, created_at, updated_at) VALUES "
+    f"(1, {NOW}); UPDATE accounts SET suspended_at = now(); DELETE FROM users",
+    "official account moved": "UPDATE accounts SET moved_to_account_id = 5",
+    "identity prepared": f"INSERT INTO identities (provider, uid, user_id, created_at, updated_at) VALUES "
+    f"('saml', 'x', 1, {NOW})",
     "bypass bit of 4.6": "UPDATE user_roles SET permissions = permissions | (1 << 21) "
     "WHERE permissions & 65536 = 65536",
     "bookkeeping": "INSERT INTO schema_migrations VALUES ('20990101000000')",

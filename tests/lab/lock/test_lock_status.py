@@ -8,7 +8,7 @@ import json
 import pytest
 
 from roles.mastodon import lock
-from tests.lab.lock.database import DOMAINS, NAMES, Database, Server, past_the_triggers, setting_row
+from tests.lab.lock.database import NAMES, REGISTER, Database, Server, past_the_triggers, setting_row
 
 NOW = "now(), now()"
 OLD_INVITE = f"INSERT INTO invites (user_id, code, created_at, updated_at) VALUES (1, 'old', {NOW});"
@@ -26,6 +26,13 @@ DAMAGE: dict[str, tuple[str, list[str], str]] = {
         for trigger, table in (
             ("gov_users_arrival", "users"),
             ("gov_users_check", "users"),
+            ("gov_users_locked", "users"),
+            ("gov_users_stay", "users"),
+            ("gov_accounts_stay", "accounts"),
+            ("gov_deletions_check", "account_deletion_requests"),
+            ("gov_migrations_check", "account_migrations"),
+            ("gov_cleanup_check", "account_statuses_cleanup_policies"),
+            ("gov_identities_check", "identities"),
             ("gov_invites_clamp", "invites"),
             ("gov_roles_clamp", "user_roles"),
             ("gov_settings_check", "settings"),
@@ -154,7 +161,7 @@ def test_migrations_wait_until_a_broken_lock_is_repaired(database: Database) -> 
 
 
 def settled(database: Database, settings: dict[str, str] | None = None) -> bool:
-    return lock.is_settled(database.status(), DOMAINS, settings or {}, NAMES)
+    return lock.is_settled(database.status(), REGISTER, settings or {}, NAMES)
 
 
 def test_status_before_and_after_the_lock(server: Server) -> None:
@@ -163,17 +170,17 @@ def test_status_before_and_after_the_lock(server: Server) -> None:
     assert not settled(database)
     assert database.install().code == 0
     assert not settled(database), "no register yet"
-    database.must(lock.sync_sql(DOMAINS, {}, NAMES))
+    database.must(lock.sync_sql(REGISTER, {}, NAMES))
     assert settled(database)
     assert not settled(database, {"require_2fa": "true"})
-    database.must(lock.sync_sql(DOMAINS, {}, NAMES))
+    database.must(lock.sync_sql(REGISTER, {}, NAMES))
     assert database.install().code == 0
     assert database.must("SELECT count(*) FROM gov.version") == "1", "a second installation changes nothing"
 
 
 def test_accounts_of_a_removed_domain_stay_and_the_deploy_does_not_repeat_itself(server: Server) -> None:
     database = server.locked("shrunk", "4.6.5")
-    fewer = ("xn--bcher-kva.test",)
+    fewer = {"it": {"state": "live", "domains": ["xn--bcher-kva.test"]}}
     database.must(lock.sync_sql(fewer, {}, NAMES))
     assert database.status()["failed"] == ["addresses"]
     assert lock.is_settled(database.status(), fewer, {}, NAMES)
@@ -194,27 +201,35 @@ def test_lock_closes_what_was_open_before_it(server: Server) -> None:
 
 
 def test_domains_and_settings_are_made_exact(database: Database) -> None:
-    def sync(domains: str) -> dict[str, list[str]]:
-        answer: dict[str, list[str]] = json.loads(database.must(f"SELECT gov.sync_domains(ARRAY[{domains}]::text[])"))
-        return answer
+    def sync(*bodies: dict[str, object]) -> str:
+        return f"SELECT gov.sync_organisations('{json.dumps(bodies)}')"
 
-    assert sync("'agency.test', 'b.test'") == {"added": ["b.test"], "removed": ["xn--bcher-kva.test"]}
-    assert sync("'agency.test', 'b.test'") == {"added": [], "removed": []}
-    for wrong in ("'B.test'", "'b.test.'", "'.b.test'", "'test'", "'b_c.test'", "'bücher.test'", "''", ""):
-        assert database.psql(f"SELECT gov.sync_domains(ARRAY[{wrong}]::text[])").code != 0, wrong
+    body: dict[str, object] = {"id": "it", "state": "live", "domains": ["agency.test", "b.test"]}
+    assert json.loads(database.must(sync(body))) == {"added": ["b.test"], "removed": ["xn--bcher-kva.test"]}
+    assert json.loads(database.must(sync(body))) == {"added": [], "removed": []}
+    for wrong in ("B.test", "b.test.", ".b.test", "test", "b_c.test", "bücher.test", ""):
+        assert database.psql(sync(body | {"domains": [wrong]})).code != 0, wrong
+    assert database.psql(sync()).code != 0
+    assert database.psql(sync(body | {"state": "gone"})).code != 0
+    press: dict[str, object] = {"id": "press", "state": "leaving", "domains": ["b.test"]}
+    moved = json.loads(database.must(sync(body | {"domains": ["agency.test"]}, press)))
+    assert moved == {"added": [], "removed": []}, "a domain that moves never leaves the register"
+    assert database.status()["organisations"]["press"] == {"state": "leaving", "domains": ["b.test"]}
+    assert json.loads(database.must(sync(body)))["removed"] == []
+    assert list(database.status()["organisations"]) == ["it"]
     assert database.status()["domains"] == ["agency.test", "b.test"]
     assert database.psql('SELECT gov.sync_settings(\'{"unknown": "1"}\')').code != 0
 
 
 @pytest.mark.parametrize("names", [("other.test", "social.agency.test"), ("agency.test", "web.agency.test")])
 def test_names_of_the_first_deployment_cannot_change(database: Database, names: tuple[str, str]) -> None:
-    refused = database.psql(lock.sync_sql(("agency.test",), {}, names))
+    refused = database.psql(lock.sync_sql(REGISTER, {}, names))
     assert refused.code != 0
     assert "cannot change" in refused.error
 
 
 REFUSED_INSTALLS = {
-    "newer lock": ("UPDATE gov.version SET version = 2", "use the newer product"),
+    "newer lock": ("UPDATE gov.version SET version = 3", "use the newer product"),
     "foreign schema": ("ALTER SCHEMA gov OWNER TO mastodon_owner", "somebody else made it"),
     "code in the way": (
         "CREATE FUNCTION public.odd() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';"

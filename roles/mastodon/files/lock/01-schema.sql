@@ -36,8 +36,8 @@ BEGIN
     END IF;
     IF to_regclass('gov.version') IS NOT NULL THEN
         EXECUTE 'SELECT max(version) FROM gov.version' INTO found;
-        IF found > 1 THEN
-            RAISE 'The database lock is version %, newer than this product knows (1): use the newer product.',
+        IF found > 2 THEN
+            RAISE 'The database lock is version %, newer than this product knows (2): use the newer product.',
                 found;
         END IF;
     END IF;
@@ -63,6 +63,14 @@ CREATE TABLE IF NOT EXISTS gov.staff_domain (
     domain text PRIMARY KEY CHECK (domain ~ '^([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z0-9]([a-z0-9-]*[a-z0-9])?$'),
     added_at timestamptz NOT NULL DEFAULT now()
 );
+
+-- The organisations of organisations.yaml and the domains of each. `requested` ones have no domains here yet;
+-- `leaving` ones keep their accounts and get no new ones.
+CREATE TABLE IF NOT EXISTS gov.organisation (
+    id text PRIMARY KEY,
+    state text NOT NULL CHECK (state IN ('requested', 'approved', 'live', 'leaving'))
+);
+ALTER TABLE gov.staff_domain ADD COLUMN IF NOT EXISTS organisation text REFERENCES gov.organisation;
 
 -- require_2fa: 'true' keeps the second factor obligatory in every role. inviter: user name of the local
 -- account in whose name invitations are made; without it, the first account with the administrator bit.
@@ -99,3 +107,23 @@ CREATE TABLE IF NOT EXISTS gov.invitation (
 );
 CREATE UNIQUE INDEX IF NOT EXISTS invitation_open ON gov.invitation (address)
     WHERE used_at IS NULL AND revoked_at IS NULL;
+
+-- When the invitation was handed to the mail relay; NULL while nobody has mailed it.
+ALTER TABLE gov.invitation ADD COLUMN IF NOT EXISTS mailed_at timestamptz;
+
+-- Accounts that were shut by `offboard` or `lockdown`, and what `handback` must restore. While a row is open, the
+-- application cannot let the account in again (gov_users_locked).
+CREATE TABLE IF NOT EXISTS gov.lockdown (
+    id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    user_id bigint NOT NULL,
+    username text NOT NULL,
+    verb text NOT NULL CHECK (verb IN ('offboard', 'lockdown', 'handover')),
+    locked_by text NOT NULL,
+    why text NOT NULL,
+    locked_at timestamptz NOT NULL DEFAULT now(),
+    role_id bigint,
+    evidence text NOT NULL,
+    lifted_at timestamptz,
+    lifted_by text
+);
+CREATE UNIQUE INDEX IF NOT EXISTS lockdown_open ON gov.lockdown (user_id) WHERE lifted_at IS NULL;

@@ -1,9 +1,16 @@
 -- The lock in the database, part 2: what must be true. The event trigger asks gov.structure() after each
 -- DDL statement; gov.status() shows both lists to the deploy and to the audit.
 
-CREATE OR REPLACE FUNCTION gov.guarded() RETURNS TABLE (name text, oid oid)
+-- `vital`: without this table there is no lock, and postgres itself writes to it. The others carry the guards of
+-- official accounts; a table that a Mastodon does not have needs none.
+DROP FUNCTION IF EXISTS gov.guarded();
+CREATE FUNCTION gov.guarded() RETURNS TABLE (name text, oid oid, vital boolean)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT t, to_regclass('public.' || t)::oid FROM unnest(ARRAY['users', 'invites', 'user_roles', 'settings']) t
+    SELECT t, to_regclass('public.' || t)::oid, v
+      FROM (VALUES ('users', true), ('invites', true), ('user_roles', true), ('settings', true), ('accounts', false),
+                   ('identities', false), ('account_deletion_requests', false), ('account_migrations', false),
+                   ('account_statuses_cleanup_policies', false)) g(t, v)
+     WHERE v OR to_regclass('public.' || t) IS NOT NULL
 $$;
 
 CREATE OR REPLACE FUNCTION gov.is_super(who oid) RETURNS boolean
@@ -49,7 +56,14 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT n, t, format('CREATE TRIGGER %s %s ON public.%s FOR EACH %s EXECUTE FUNCTION gov.%s()', n, w, t, e, f)
       FROM (VALUES
         ('gov_users_arrival', 'users', 'BEFORE INSERT', 'ROW', 'users_arrival'),
+        ('gov_users_locked', 'users', 'BEFORE UPDATE', 'ROW', 'users_locked'),
         ('gov_users_check', 'users', 'AFTER INSERT OR UPDATE', 'ROW', 'users_check'),
+        ('gov_users_stay', 'users', 'BEFORE DELETE', 'ROW', 'users_stay'),
+        ('gov_accounts_stay', 'accounts', 'AFTER UPDATE OF moved_to_account_id, suspended_at', 'ROW', 'accounts_stay'),
+        ('gov_deletions_check', 'account_deletion_requests', 'AFTER INSERT OR UPDATE', 'ROW', 'deletions_check'),
+        ('gov_migrations_check', 'account_migrations', 'AFTER INSERT OR UPDATE', 'ROW', 'migrations_check'),
+        ('gov_cleanup_check', 'account_statuses_cleanup_policies', 'AFTER INSERT OR UPDATE', 'ROW', 'cleanup_check'),
+        ('gov_identities_check', 'identities', 'AFTER INSERT OR UPDATE', 'ROW', 'identities_check'),
         ('gov_invites_clamp', 'invites', 'BEFORE INSERT OR UPDATE', 'ROW', 'invites_clamp'),
         ('gov_roles_clamp', 'user_roles', 'BEFORE INSERT OR UPDATE', 'ROW', 'roles_clamp'),
         ('gov_settings_check', 'settings', 'AFTER INSERT OR UPDATE', 'ROW', 'settings_check'),
@@ -81,12 +95,14 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
       FROM (VALUES ('users', 'email'), ('users', 'unconfirmed_email'), ('users', 'invite_id'), ('users', 'role_id'),
                    ('users', 'approved'), ('users', 'encrypted_password'), ('invites', 'max_uses'),
                    ('invites', 'expires_at'), ('user_roles', 'permissions'), ('settings', 'var'),
-                   ('settings', 'value')) AS v(t, c)
+                   ('settings', 'value'), ('users', 'confirmed_at'), ('users', 'disabled'),
+                   ('accounts', 'moved_to_account_id'), ('accounts', 'suspended_at'),
+                   ('account_statuses_cleanup_policies', 'enabled')) AS v(t, c)
       JOIN gov.guarded() g ON g.name = v.t
      WHERE NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = g.oid AND attname = v.c AND NOT attisdropped)
     UNION ALL
     SELECT 'foreign_code', coalesce(string_agg(g.name || ': ' || gov.foreign_code(g.oid), ', '), ''), ''
-      FROM gov.guarded() g WHERE gov.foreign_code(g.oid) IS NOT NULL
+      FROM gov.guarded() g WHERE g.vital AND gov.foreign_code(g.oid) IS NOT NULL
     UNION ALL
     -- A second relation of the same name could be found first through a search_path.
     SELECT 'shadow', coalesce(string_agg(n.nspname || '.' || c.relname, ', '), ''), ''
@@ -123,7 +139,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         SELECT format('%s %s on %s', a.grantee::regrole, a.privilege_type, p.proname), a.grantee
           FROM pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
          WHERE p.pronamespace = to_regnamespace('gov') AND NOT (a.grantee = to_regrole('mastodon_owner')
-           AND p.proname IN ('invite', 'invitations', 'revoke', 'status'))
+           AND p.proname IN ('invite', 'invitations', 'revoke', 'mailed', 'status', 'shut', 'hand_back', 'lockdowns'))
         UNION ALL
         SELECT format('%s %s on schema', a.grantee::regrole, a.privilege_type), a.grantee
           FROM pg_namespace n, aclexplode(n.nspacl) a WHERE n.nspname = 'gov'
@@ -194,6 +210,9 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET t
         'checks', (SELECT jsonb_object_agg(id, jsonb_build_object('observed', observed, 'expected', expected,
                               'ok', observed IS NOT DISTINCT FROM expected)) FROM checks),
         'domains', (SELECT coalesce(jsonb_agg(domain ORDER BY domain), '[]') FROM gov.staff_domain),
+        'organisations', (SELECT coalesce(jsonb_object_agg(o.id, jsonb_build_object('state', o.state, 'domains',
+                              (SELECT coalesce(jsonb_agg(d.domain ORDER BY d.domain), '[]') FROM gov.staff_domain d
+                                WHERE d.organisation = o.id))), '{}') FROM gov.organisation o),
         'settings', (SELECT coalesce(jsonb_object_agg(name, value), '{}') FROM gov.setting),
         'deployment', (SELECT jsonb_build_object('local_domain', local_domain, 'web_domain', web_domain,
                            'first_at', first_at) FROM gov.deployment),

@@ -58,7 +58,15 @@ BEGIN
         RETURN NULL;
     END IF;
     IF TG_OP = 'UPDATE' THEN
-        PERFORM gov.users_keep(OLD.invite_id, NEW.invite_id, OLD.encrypted_password, NEW.encrypted_password);
+        -- A password once set is never emptied: without one, any password would lead to the second factor
+        -- (reference/identity-and-records.md §0.1).
+        IF NEW.invite_id IS NOT NULL AND NEW.invite_id IS DISTINCT FROM OLD.invite_id THEN
+            RAISE 'An account cannot be moved to another invitation.' USING ERRCODE = 'check_violation';
+        ELSIF coalesce(NEW.encrypted_password, '') = '' AND OLD.encrypted_password <> '' THEN
+            RAISE 'The password of an account cannot be emptied.' USING ERRCODE = 'check_violation';
+        ELSIF OLD.approved AND NOT NEW.approved OR OLD.confirmed_at IS NOT NULL AND NEW.confirmed_at IS NULL THEN
+            RAISE 'An official account cannot be made a pending one again.' USING ERRCODE = 'check_violation';
+        END IF;
         RETURN NULL;
     END IF;
     IF coalesce(NEW.encrypted_password, '') = '' THEN
@@ -76,17 +84,19 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- An account keeps the invitation it came with, and a password once set is never emptied: without one, any
--- password would lead to the second factor (reference/identity-and-records.md §0.1).
-CREATE OR REPLACE FUNCTION gov.users_keep(old_invite bigint, new_invite bigint, old_hash text, new_hash text)
-RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+-- An account that was shut stays shut, whatever its password page, a mail to its address or a moderator's button does.
+CREATE OR REPLACE FUNCTION gov.users_locked() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF new_invite IS NOT NULL AND new_invite IS DISTINCT FROM old_invite THEN
-        RAISE 'An account cannot be moved to another invitation.' USING ERRCODE = 'check_violation';
+    IF NOT gov.is_operator() AND EXISTS (SELECT FROM gov.lockdown WHERE user_id = OLD.id AND lifted_at IS NULL) THEN
+        NEW.disabled := true;
+        NEW.email := OLD.email;
+        NEW.encrypted_password := OLD.encrypted_password;
+        NEW.role_id := OLD.role_id;
+        NEW.unconfirmed_email := NULL;
+        NEW.reset_password_token := NULL;
     END IF;
-    IF coalesce(new_hash, '') = '' AND old_hash <> '' THEN
-        RAISE 'The password of an account cannot be emptied.' USING ERRCODE = 'check_violation';
-    END IF;
+    RETURN NEW;
 END $$;
 
 -- One use, at most 72 hours; a link that is not in the ledger is born expired.

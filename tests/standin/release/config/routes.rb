@@ -23,6 +23,12 @@ Rails.application.routes.draw do
     get "sign_up", to: "auth/registrations#new", as: :new_user_registration
     post "/", to: "auth/registrations#create", as: :user_registration
     post "acceptance", to: "auth/registrations#acceptance", as: :auth_acceptance
+    get "edit", to: "auth/registrations#edit", as: :edit_user_registration
+    put "/", to: "auth/registrations#update"
+    get "password/new", to: "auth/passwords#new", as: :new_user_password
+    post "password", to: "auth/passwords#create", as: :user_password
+    get "password/edit", to: "auth/passwords#edit", as: :edit_user_password
+    put "password", to: "auth/passwords#update"
     get "confirmation", to: "auth/confirmations#show", as: :auth_confirmation
     get "setup", to: "auth/confirmations#setup", as: :auth_setup
   end
@@ -33,6 +39,14 @@ Rails.application.routes.draw do
   post "/settings/otp_authentication", to: "settings/otp#create"
   get "/settings/two_factor_authentication/confirmation/new", to: "settings/otp#confirmation", as: :new_settings_two_factor_authentication_confirmation
   post "/settings/two_factor_authentication/confirmation", to: "settings/otp#confirm", as: :settings_two_factor_authentication_confirmation
+
+  get "/settings/delete", to: "settings/deletes#show", as: :settings_delete
+  delete "/settings/delete", to: "settings/deletes#destroy"
+  get "/settings/migration", to: "settings/migrations#show", as: :settings_migration
+  post "/settings/migration", to: "settings/migrations#create"
+  post "/settings/migration/redirect", to: "settings/migrations#redirect", as: :settings_migration_redirect
+  get "/statuses_cleanup", to: "statuses_cleanup#show", as: :statuses_cleanup
+  match "/statuses_cleanup", to: "statuses_cleanup#update", via: %i[put patch]
 
   get "/admin/settings/:section", to: "admin/settings#show", as: :admin_settings
   match "/admin/settings/:section", to: "admin/settings#update", via: %i[post put patch]
@@ -55,6 +69,7 @@ Rails.application.routes.draw do
       get "custom_emojis", to: "instance_texts#custom_emojis"
       get "announcements", to: "instance_texts#announcements"
       post "apps", to: "apps#create"
+      post "push/subscription", to: "push#create"
       get "accounts/verify_credentials", to: "accounts#verify_credentials"
       get "accounts/lookup", to: "accounts#lookup"
       resources :accounts, only: %i[create show] do

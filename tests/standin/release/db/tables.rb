@@ -1,11 +1,7 @@
 # Builds the tables from db/columns.tsv (table, column, type, nullable, default), the list observed on a real
 # instance. Keys, indexes and views are the few that the application or the deployment relies on.
 class Tables
-  EXTRA = { "oauth_access_grants" => [ # needed to sign in by OAuth; not among the tables the product touches
-    %w[id bigint NO nextval('oauth_access_grants_id_seq'::regclass)], %w[token character\ varying NO],
-    %w[resource_owner_id bigint NO], %w[application_id bigint NO], %w[redirect_uri text NO],
-    %w[scopes character\ varying NO ''::character\ varying], %w[created_at timestamp\ without\ time\ zone NO]
-  ], "custom_emojis" => [ # as upstream's db/schema.rb, what an emoji of this server uses
+  EXTRA = { "custom_emojis" => [ # as upstream's db/schema.rb, what an emoji of this server uses
     %w[id bigint NO nextval('custom_emojis_id_seq'::regclass)], %w[shortcode character\ varying NO ''::character\ varying],
     %w[domain character\ varying YES], %w[image_file_name character\ varying YES], %w[image_content_type character\ varying YES],
     %w[image_file_size integer YES], %w[image_updated_at timestamp\ without\ time\ zone YES], %w[disabled boolean NO false],
@@ -33,7 +29,11 @@ class Tables
     %w[session_activations user_id users CASCADE], %w[session_activations access_token_id oauth_access_tokens CASCADE],
     %w[statuses account_id accounts CASCADE], %w[users account_id accounts CASCADE],
     %w[users invite_id invites SET\ NULL], %w[users role_id user_roles SET\ NULL],
-    %w[users created_by_application_id oauth_applications SET\ NULL], %w[webauthn_credentials user_id users CASCADE]
+    %w[users created_by_application_id oauth_applications SET\ NULL], %w[webauthn_credentials user_id users CASCADE],
+    %w[account_deletion_requests account_id accounts CASCADE], %w[account_migrations account_id accounts CASCADE],
+    %w[account_migrations target_account_id accounts SET\ NULL], %w[login_activities user_id users CASCADE],
+    %w[account_statuses_cleanup_policies account_id accounts CASCADE], %w[scheduled_statuses account_id accounts CASCADE],
+    %w[web_push_subscriptions user_id users CASCADE], %w[web_push_subscriptions access_token_id oauth_access_tokens CASCADE]
   ].freeze
 
   INDEXES = {

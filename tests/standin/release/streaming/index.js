@@ -47,14 +47,23 @@ class Refused extends Error {
 async function accountOf(token) {
   if (!token) throw new Refused(401, "Missing access token");
   const found = await pool.query(
-    `SELECT users.account_id, oauth_access_tokens.scopes
+    `SELECT users.account_id, oauth_access_tokens.id AS token_id
        FROM oauth_access_tokens
        JOIN users ON users.id = oauth_access_tokens.resource_owner_id
        JOIN accounts ON accounts.id = users.account_id
        LEFT JOIN user_roles ON user_roles.id = users.role_id
       WHERE oauth_access_tokens.token = $1 AND oauth_access_tokens.revoked_at IS NULL AND NOT users.disabled`, [token]);
   if (found.rows.length === 0) throw new Refused(401, "Invalid access token");
-  return found.rows[0].account_id;
+  return found.rows[0];
+}
+
+// Whoever loses the token or the account is hung up on, with the message {"event": "kill"}.
+function untilKilled({ account_id: account, token_id: token }, hangUp) {
+  const listen = ({ event }) => { if (event === "kill") hangUp(); };
+  metrics.connected_clients += 1;
+  const ends = [() => { metrics.connected_clients -= 1; }];
+  ends.push(...[`timeline:system:${account}`, `timeline:access_token:${token}`].map((channel) => subscribe(channel, listen)));
+  return () => ends.forEach((end) => end());
 }
 
 function channelOf(stream, account) {
@@ -75,11 +84,7 @@ function subscribe(channel, send) {
     redis.subscribe(channel);
   }
   listeners.get(channel).add(send);
-  metrics.connected_clients += 1;
-  return () => {
-    metrics.connected_clients -= 1;
-    listeners.get(channel).delete(send);
-  };
+  return () => listeners.get(channel).delete(send);
 }
 
 function refuse(response, error) {
@@ -96,8 +101,8 @@ function metricsText() {
 }
 
 async function stream(request, response, url) {
-  const account = await accountOf(tokenOf(request, url));
-  const channel = channelOf(url.pathname.replace("/api/v1/streaming/", "").replaceAll("/", ":"), account);
+  const who = await accountOf(tokenOf(request, url));
+  const channel = channelOf(url.pathname.replace("/api/v1/streaming/", "").replaceAll("/", ":"), who.account_id);
   response.writeHead(200, { "Content-Type": "text/event-stream", "Cache-Control": "private, no-store" });
   response.write(":)\n");
   const heartbeat = setInterval(() => response.write(":thump\n"), 15000);
@@ -105,7 +110,8 @@ async function stream(request, response, url) {
     metrics.messages_sent_total += 1;
     response.write(`event: ${event}\ndata: ${payload}\n\n`);
   });
-  request.on("close", () => { clearInterval(heartbeat); end(); });
+  const forget = untilKilled(who, () => response.end());
+  response.on("close", () => { clearInterval(heartbeat); end(); forget(); });
 }
 
 const server = http.createServer((request, response) => {
@@ -120,17 +126,18 @@ const sockets = new WebSocketServer({ noServer: true });
 server.on("upgrade", async (request, socket, head) => {
   const url = new URL(request.url, "http://localhost");
   try {
-    const account = await accountOf(tokenOf(request, url));
+    const who = await accountOf(tokenOf(request, url));
     const name = url.searchParams.get("stream");
-    const channel = name && channelOf(name, account);
-    sockets.handleUpgrade(request, socket, head, (client) => listen(client, account, name, channel));
+    const channel = name && channelOf(name, who.account_id);
+    sockets.handleUpgrade(request, socket, head, (client) => listen(client, who, name, channel));
   } catch (error) {
     socket.end(`HTTP/1.1 ${error.status ?? 500} Refused\r\nConnection: close\r\n\r\n`);
   }
 });
 
-function listen(client, account, name, channel) {
-  const ends = [];
+function listen(client, who, name, channel) {
+  const account = who.account_id;
+  const ends = [untilKilled(who, () => client.close())];
   const join = (stream, from) => ends.push(subscribe(from, ({ event, payload }) => {
     metrics.messages_sent_total += 1;
     client.send(JSON.stringify({ stream: [stream], event, payload }));

@@ -30,9 +30,11 @@ class ApplicationController < ActionController::Base
 
   # A signed-in person who may not act yet is sent to what is missing.
   def require_user
-    if current_user.nil? || current_user.disabled?
+    if current_user.nil?
       session[:return_to] = request.fullpath if request.get?
       redirect_to new_user_session_path
+    elsif current_user.disabled?
+      redirect_to edit_user_registration_path
     elsif !current_user.confirmed? || !current_user.approved?
       redirect_to auth_setup_path
     elsif current_user.missing_2fa?

@@ -1,7 +1,13 @@
 class UserMailer < ActionMailer::Base
   def confirmation(user)
     link = auth_confirmation_url(confirmation_token: user.confirmation_token)
-    send_to(user.email, "Confirm your address for #{Mastodon::Environment.web_domain}", "Open this link to confirm your address:\n\n#{link}\n")
+    send_to(user.unconfirmed_email.presence || user.email, "Confirm your address for #{Mastodon::Environment.web_domain}", "Open this link to confirm your address:\n\n#{link}\n")
+  end
+
+  def reset_password(user)
+    token = SecureRandom.urlsafe_base64(20)
+    user.update!(reset_password_token: User.digest(token), reset_password_sent_at: Time.now.utc)
+    send_to(user.email, "Reset your password", "Open this link to set a new password:\n\n#{edit_user_password_url(reset_password_token: token)}\n")
   end
 
   def approved(user)

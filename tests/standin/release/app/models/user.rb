@@ -56,7 +56,16 @@ class User < ApplicationRecord
       !otp_required_for_login? && webauthn_credentials.none?
   end
 
+  def self.digest(token) = OpenSSL::HMAC.hexdigest("SHA256", Rails.application.secret_key_base, token.to_s)
+
+  # A new password ends what the old one began. Trap: a pending change of address lives on.
+  def end_access!
+    session_activations.delete_all
+    Doorkeeper::AccessToken.where(resource_owner_id: id, revoked_at: nil).update_all(revoked_at: Time.now.utc)
+  end
+
   def confirm!
+    return update!(email: unconfirmed_email, unconfirmed_email: nil) if unconfirmed_email.present?
     return if confirmed?
 
     update!(confirmed_at: Time.now.utc)

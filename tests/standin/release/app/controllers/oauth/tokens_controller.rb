@@ -24,7 +24,7 @@ class Oauth::TokensController < ActionController::API
 
   # A code is good once and for ten minutes.
   def exchange(application)
-    grant = application.id && Doorkeeper::AccessGrant.find_by(token: params[:code], application:, created_at: 10.minutes.ago..)
+    grant = application.id && Doorkeeper::AccessGrant.find_by(token: params[:code], application:, revoked_at: nil, created_at: 10.minutes.ago..)
     return unless grant&.destroy && grant.redirect_uri == params[:redirect_uri]
 
     Doorkeeper::AccessToken.create!(application:, resource_owner_id: grant.resource_owner_id, scopes: grant.scopes)

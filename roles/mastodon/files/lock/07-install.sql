@@ -1,4 +1,4 @@
--- The lock in the database, part 5: grants, triggers in place, what was there before brought into line, and
+-- The lock in the database, part 7: grants, triggers in place, what was there before brought into line, and
 -- a last look before the transaction ends.
 
 -- No temporary tables for the application: they are found before the real ones, and a pooled connection
@@ -36,13 +36,14 @@ REVOKE ALL ON ALL TABLES IN SCHEMA gov FROM PUBLIC, mastodon, mastodon_owner;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA gov FROM PUBLIC, mastodon, mastodon_owner;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA gov FROM PUBLIC, mastodon, mastodon_owner;
 GRANT USAGE ON SCHEMA gov TO mastodon_owner;
-GRANT EXECUTE ON FUNCTION gov.invite(jsonb), gov.revoke(jsonb), gov.invitations(), gov.status() TO mastodon_owner;
+GRANT EXECUTE ON FUNCTION gov.invite(jsonb), gov.revoke(jsonb), gov.invitations(), gov.mailed(jsonb), gov.status(),
+    gov.shut(jsonb), gov.hand_back(jsonb), gov.lockdowns() TO mastodon_owner;
 
 DO $$
 DECLARE
     e record;
 BEGIN
-    FOR e IN SELECT * FROM gov.expected_triggers() LOOP
+    FOR e IN SELECT t.* FROM gov.expected_triggers() t JOIN gov.guarded() g ON g.name = t.target LOOP
         EXECUTE replace(e.definition, 'CREATE TRIGGER', 'CREATE OR REPLACE TRIGGER');
         EXECUTE format('ALTER TABLE public.%I ENABLE ALWAYS TRIGGER %I', e.target, e.name);
     END LOOP;
@@ -56,8 +57,8 @@ END $$;
 
 -- psql variable source: the hash of these files (roles/mastodon/lock.py).
 INSERT INTO gov.version (version, source, digest)
-SELECT 1, :'source', gov.digest()
- WHERE (1, :'source'::text, gov.digest()) IS DISTINCT FROM
+SELECT 2, :'source', gov.digest()
+ WHERE (2, :'source'::text, gov.digest()) IS DISTINCT FROM
        (SELECT (version, source, digest) FROM gov.version ORDER BY id DESC LIMIT 1);
 
 DO $$

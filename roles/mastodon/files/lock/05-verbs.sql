@@ -1,23 +1,50 @@
--- The lock in the database, part 4: what the operator's verbs call. Arguments and answers are JSON, so that
+-- The lock in the database, part 5: what the operator's verbs call. Arguments and answers are JSON, so that
 -- addresses travel on stdin and never on a command line. A refusal is an answer: {"refusal": "sentence"},
 -- and nothing was changed.
 
--- Makes the register hold exactly these domains; returns what was added and removed.
-CREATE OR REPLACE FUNCTION gov.sync_domains(wanted text[]) RETURNS jsonb
+DROP FUNCTION IF EXISTS gov.sync_domains(text[]);
+
+-- Makes the register hold exactly these organisations: [{"id": …, "state": …, "domains": […]}]; returns the domains
+-- that were added and removed.
+CREATE OR REPLACE FUNCTION gov.sync_organisations(wanted jsonb) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     added text[];
     removed text[];
 BEGIN
-    IF coalesce(cardinality(wanted), 0) = 0 THEN
+    IF jsonb_path_exists(wanted, '$[*].domains[*]') IS NOT TRUE THEN
         RAISE 'The register of staff domains cannot be empty: name at least one domain in organisations.yaml.';
     END IF;
-    WITH gone AS (DELETE FROM gov.staff_domain WHERE domain <> ALL (wanted) RETURNING domain)
+    INSERT INTO gov.organisation (id, state) SELECT o.id, o.state FROM jsonb_to_recordset(wanted) o(id text, state text)
+        ON CONFLICT (id) DO UPDATE SET state = excluded.state WHERE organisation.state <> excluded.state;
+    WITH gone AS (DELETE FROM gov.staff_domain
+                   WHERE NOT jsonb_path_exists(wanted, '$[*].domains[*] ? (@ == $d)', jsonb_build_object('d', domain))
+               RETURNING domain)
     SELECT coalesce(array_agg(domain ORDER BY domain), '{}') INTO removed FROM gone;
-    WITH new AS (INSERT INTO gov.staff_domain (domain) SELECT DISTINCT unnest(wanted) ON CONFLICT DO NOTHING RETURNING domain)
-    SELECT coalesce(array_agg(domain ORDER BY domain), '{}') INTO added FROM new;
+    WITH new AS (
+        INSERT INTO gov.staff_domain (domain, organisation)
+        SELECT d.domain, o.id FROM jsonb_to_recordset(wanted) o(id text, domains jsonb),
+               jsonb_array_elements_text(o.domains) d(domain)
+            ON CONFLICT (domain) DO UPDATE SET organisation = excluded.organisation
+                WHERE staff_domain.organisation IS DISTINCT FROM excluded.organisation
+        RETURNING domain, xmax = 0 AS fresh)
+    SELECT coalesce(array_agg(domain ORDER BY domain) FILTER (WHERE fresh), '{}') INTO added FROM new;
+    DELETE FROM gov.organisation WHERE NOT wanted @> jsonb_build_array(jsonb_build_object('id', id));
     RETURN jsonb_build_object('added', added, 'removed', removed);
 END $$;
+
+-- Living accounts of organisations that are not wanted any more ({"ids": […], "domains": […]}): how many, and names.
+CREATE OR REPLACE FUNCTION gov.without_organisation(wanted jsonb) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(jsonb_object_agg(organisation, jsonb_build_object('count', n, 'names', names)), '{}') FROM (
+        SELECT coalesce(d.organisation, d.domain) AS organisation, count(*) AS n,
+               (array_agg(a.username ORDER BY a.username))[1:10] AS names
+          FROM public.users u JOIN public.accounts a ON a.id = u.account_id
+          JOIN gov.staff_domain d ON d.domain = split_part(lower(u.email COLLATE "C"), '@', 2)
+         WHERE u.approved AND NOT u.disabled AND a.suspended_at IS NULL
+           AND NOT coalesce(wanted -> 'ids' ? d.organisation, false) AND NOT wanted -> 'domains' ? d.domain
+         GROUP BY 1) o
+$$;
 
 -- Makes the settings exactly these ({"require_2fa": "true", "inviter": "it-desk"}); a missing key is removed.
 CREATE OR REPLACE FUNCTION gov.sync_settings(wanted jsonb) RETURNS jsonb
@@ -102,7 +129,8 @@ END $$;
 
 CREATE OR REPLACE FUNCTION gov.invitation_answer(invitation gov.invitation, created boolean) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT jsonb_build_object('created', created, 'address', invitation.address, 'code', i.code,
+    SELECT jsonb_build_object('created', created, 'id', invitation.id, 'address', invitation.address, 'code', i.code,
+               'mailed_at', invitation.mailed_at, 'by', invitation.invited_by,
                'expires_at', invitation.expires_at, 'web_domain', (SELECT web_domain FROM gov.deployment))
       FROM public.invites i WHERE i.id = invitation.invite_id
 $$;
@@ -112,9 +140,12 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET time
 DECLARE
     target text := lower(request ->> 'address' COLLATE "C");
     entry gov.invitation;
+    body gov.organisation;
     role bigint := NULL;
     link bigint;
 BEGIN
+    SELECT o.* INTO body FROM gov.staff_domain d JOIN gov.organisation o ON o.id = d.organisation
+     WHERE d.domain = split_part(target, '@', 2);
     IF gov.is_staff(target) IS NOT TRUE THEN
         RAISE 'The address % is not a staff address: its domain is not in the register. Add the domain to its '
               'organisation in organisations.yaml and deploy, or correct the address.', target;
@@ -122,6 +153,12 @@ BEGIN
         RAISE 'The address % already has an account on this server.', target;
     ELSIF coalesce(btrim(request ->> 'organisation'), '') = '' OR coalesce(btrim(request ->> 'by'), '') = '' THEN
         RAISE 'An invitation needs an organisation and the person who invites.';
+    ELSIF body.id IS DISTINCT FROM request ->> 'organisation' THEN
+        RAISE 'The domain of % belongs to the organisation "%", not to "%": correct --organisation, or move the domain '
+              'in organisations.yaml and deploy.', target, coalesce(body.id, 'none'), request ->> 'organisation';
+    ELSIF body.state NOT IN ('approved', 'live') THEN
+        RAISE 'The organisation "%" is %, and only an approved or live one gets new accounts: change its state in '
+              'organisations.yaml and deploy.', body.id, body.state;
     END IF;
     IF request ->> 'role' <> '' THEN
         role := gov.invited_role(request ->> 'role');
@@ -164,10 +201,20 @@ BEGIN
     RETURN jsonb_build_object('revoked', link IS NOT NULL, 'address', target);
 END $$;
 
+-- Notes that the relay is about to get the mail ({"id": 1, "mailed": true}), or did not take it (false). Answers
+-- whether anything changed: of two who send at the same time, one is told no.
+CREATE OR REPLACE FUNCTION gov.mailed(request jsonb) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
+BEGIN
+    UPDATE gov.invitation SET mailed_at = CASE WHEN (request ->> 'mailed')::boolean THEN now() END
+     WHERE id = (request ->> 'id')::int AND (mailed_at IS NULL) = (request ->> 'mailed')::boolean;
+    RETURN jsonb_build_object('changed', FOUND);
+END $$;
+
 CREATE OR REPLACE FUNCTION gov.invitations() RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
     SELECT coalesce(jsonb_agg(to_jsonb(v) ORDER BY v.id), '[]') FROM (
-        SELECT i.id, i.address, i.organisation, r.name AS role, i.invited_by AS by, i.why, i.created_at, i.expires_at,
+        SELECT i.id, i.address, i.organisation, r.name AS role, i.invited_by AS by, i.why, i.created_at, i.expires_at, i.mailed_at,
                CASE WHEN i.used_at IS NOT NULL THEN 'used'
                     WHEN i.revoked_at IS NOT NULL AND i.revoked_by <> 'expired' THEN 'revoked'
                     WHEN i.expires_at <= now() OR i.revoked_at IS NOT NULL THEN 'expired' ELSE 'open' END AS state

@@ -1,0 +1,150 @@
+"""An official account with everything by which somebody gets in or acts later, made through pages and interface."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from mastodon_gov.lab.world.mail import read_mail, text_of
+from tests.lab.deployed import WEB, Deployed, wait_for
+from tests.lab.people import Answer, Browser, browser, enrol, form_of, hidden, tootctl
+
+EDIT, PASSWORD = "/auth/edit", "/auth/password"
+
+
+@dataclass
+class Official:
+    """An account, its person at a browser, and what the person holds."""
+
+    instance: Deployed
+    name: str
+    password: str
+    person: Browser
+    token: str = ""
+    streams: list[Stream] = field(default_factory=list)
+
+    @property
+    def address(self) -> str:
+        """Its mail address."""
+        return f"{self.name}@agency.test"
+
+    def sign_in(self) -> Answer:
+        """A fresh browser with the first password."""
+        return sign_in(browser(self.instance), self.address, self.password)
+
+    def api(self, path: str, form: dict[str, str] | None = None) -> Answer:
+        """A request of the program that holds the token."""
+        headers = {"Accept": "application/json", "Authorization": f"Bearer {self.token}"}
+        return browser(self.instance).ask(path, form, **headers)
+
+    def count(self, table: str, where: str) -> int:
+        """Rows of a table that belong to this account; `{u}` and `{a}` are its ids."""
+        ids = self.instance.sql(f"SELECT u.id, a.id FROM users u JOIN accounts a ON a.id = account_id WHERE "  # noqa: S608
+                                f"username = '{self.name}'").strip().split("|")  # fmt: skip
+        return int(self.instance.sql(f"SELECT count(*) FROM {table} WHERE {where.format(u=ids[0], a=ids[1])}"))  # noqa: S608
+
+    def column(self, name: str) -> str:
+        """A column of the user."""
+        asked = f"SELECT u.{name} FROM users u JOIN accounts a ON a.id = account_id WHERE username = '{self.name}'"  # noqa: S608
+        return self.instance.sql(asked).strip()
+
+
+class Stream:
+    """An open connection to the streaming server."""
+
+    def __init__(self, instance: Deployed, token: str) -> None:
+        """Open it and wait for the first sign of life."""
+        self.ended: float | None = None
+        out = f"/root/stream-{secrets.token_hex(4)}"
+        words = f"curl -sN --max-time 120 --cacert /root/lab-ca.pem -H @- https://{WEB}/api/v1/streaming/user >{out}"
+        header = f"Authorization: Bearer {token}\n"
+
+        def listen() -> None:
+            instance.machine("outside").exec(["sh", "-c", words], stdin=header, check=False)
+            self.ended = time.monotonic()
+
+        self.thread = threading.Thread(target=listen, daemon=True)
+        self.thread.start()
+        shown = ["sh", "-c", f"grep -q ':)' {out}"]
+        wait_for(lambda: not instance.machine("outside").exec(shown, check=False).returncode, 30, "the stream opens")
+
+
+def sign_in(person: Browser, address: str, password: str) -> Answer:
+    """The form; a person with a second factor is asked for it next (200)."""
+    return person.fill("/auth/sign_in", "/auth/sign_in", **{"user[email]": address, "user[password]": password})
+
+
+@contextmanager
+def official(instance: Deployed, name: str = "") -> Iterator[Official]:
+    """A bare account made by the operator; removed at the end."""
+    name = name or f"o{secrets.token_hex(5)}"
+    words = ("accounts", "create", name, "--email", f"{name}@agency.test", "--confirmed", "--approve")
+    code, said = tootctl(instance, *words)
+    found = re.search(r"New password: (\S+)", said)
+    assert not code, said
+    assert found, said
+    try:
+        yield Official(instance, name, found[1], browser(instance))
+    finally:
+        tootctl(instance, "accounts", "delete", name)
+
+
+def furnish(account: Official) -> None:
+    """Session, second factor, token, push subscription, grant, post, scheduled post, pending address, reset link,
+    invite, open stream."""
+    person = account.person
+    assert sign_in(person, account.address, account.password).status == 302
+    enrol(person)
+    application = person.application("read write push")
+    account.token = person.token(application)
+    assert account.api("/api/v1/statuses", {"status": "an official word"}).status == 200
+    assert account.api("/api/v1/statuses", {"status": "later", "scheduled_at": "2030-01-01T00:00:00Z"}).status == 200
+    push = {"subscription[endpoint]": "https://push.world.test/x", "subscription[keys][p256dh]": "k",
+            "subscription[keys][auth]": "a"}  # fmt: skip
+    assert account.api("/api/v1/push/subscription", push).status == 200
+    grant = application | {"response_type": "code"}
+    assert person.fill(f"/oauth/authorize?{_query(grant)}", "/oauth/authorize", **grant).status == 302
+    change = {
+        "_method": "put",
+        "user[email]": f"{account.name}.new@agency.test",
+        "user[current_password]": account.password,
+    }
+    page = form_of(person.ask(EDIT).page, "/auth")
+    assert person.ask("/auth", {"authenticity_token": hidden(page, "authenticity_token")} | change).status == 302
+    assert ask_for_reset(account.instance, account.address).status == 302
+    wait_for(lambda: account.column("reset_password_token"), 60, "the reset link is made")
+    account.streams.append(Stream(account.instance, account.token))
+
+
+def _query(values: dict[str, str]) -> str:
+    import urllib.parse
+
+    return urllib.parse.urlencode(values)
+
+
+def ask_for_reset(instance: Deployed, address: str) -> Answer:
+    """What anybody can do who knows an address."""
+    return browser(instance).fill(f"{PASSWORD}/new", PASSWORD, **{"user[email]": address})
+
+
+def link_in_mail(instance: Deployed, address: str, path: str) -> str:
+    """The newest link of a kind in the mails to an address."""
+
+    def arrived() -> str | None:
+        found = [m[0] for message in read_mail(instance.demo.lab) if address in message["To"]
+                 and (m := re.search(rf"{re.escape(path)}[\w-]+", text_of(message)))]  # fmt: skip
+        return found[-1] if found else None
+
+    return wait_for(arrived, 60, f"a mail to {address}")
+
+
+def journal(instance: Deployed, verb: str, name: str) -> list[dict[str, str]]:
+    """Entries of a verb about an account in the host's journal."""
+    lines = instance.root(f"journalctl -q -o json -t mastodon-gov MFG_VERB='{verb}' MFG_WHOM='{name}'")
+    return [json.loads(line) for line in lines.splitlines()]

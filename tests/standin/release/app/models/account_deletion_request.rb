@@ -1,0 +1,3 @@
+class AccountDeletionRequest < ApplicationRecord
+  belongs_to :account
+end

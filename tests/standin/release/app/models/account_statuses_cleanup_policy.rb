@@ -1,0 +1,3 @@
+class AccountStatusesCleanupPolicy < ApplicationRecord
+  belongs_to :account
+end

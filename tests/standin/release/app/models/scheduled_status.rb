@@ -1,0 +1,3 @@
+class ScheduledStatus < ApplicationRecord
+  belongs_to :account
+end

@@ -1,0 +1,3 @@
+class WebPushSubscription < ApplicationRecord
+  belongs_to :user
+end
