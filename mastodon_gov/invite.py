@@ -18,6 +18,8 @@ import click
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance.load import load
 from mastodon_gov.inventory import members
+from mastodon_gov.invitation_mail import send
+from mastodon_gov.journal import note
 from mastodon_gov.remote import Host
 
 DATABASE = "mastodon_production"
@@ -87,25 +89,55 @@ def on_host(directory: Path) -> RunOnHost:
     return Host(members(directory)["database"][0], directory, load(directory)).run
 
 
+def dry(sql: str) -> str:
+    """The same statement with nothing kept."""
+    return f"BEGIN;\n{sql}ROLLBACK;\n"
+
+
 @click.command()
 @click.argument("address")
 @click.option("--organisation", required=True, help="Organisation the person works for.")
 @click.option("--role", help="Role the account gets; the administrator permission cannot be given.")
+@click.option("--mail", is_flag=True, help="Send the link through the mail relay, once.")
 @click.option("--why", default="", help="Reason, kept in the ledger.")
 @click.option("--by", default=getpass.getuser, show_default="your user name", help="Who invites.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+@click.option("--dry-run", is_flag=True, help="Say whether the invitation would be made; change nothing.")
 @click.pass_obj
 def invite(  # noqa: PLR0913, PLR0917  each is an option of the command line
-    directory: Path, address: str, organisation: str, role: str | None, why: str, by: str
+    directory: Path,
+    address: str,
+    organisation: str,
+    role: str | None,
+    mail: bool,
+    why: str,
+    by: str,
+    as_json: bool,
+    dry_run: bool,
 ) -> None:
     """Invite one person: makes a link for ADDRESS only, for one use within 72 hours.
 
     Changes the database: one row in the ledger, one invitation. A moderator approves the account after the person has
-    signed up. An open invitation with the same organisation and role is shown again.
+    signed up. An open invitation with the same organisation and role is shown again, and not mailed again.
     """
-    answer = ask(on_host(directory), invite_sql(address, organisation, role, by, why))
-    click.echo(link(answer))
-    found = "made" if answer["created"] else "already open"
-    click.echo(f"For {answer['address']} only, {found}, until {answer['expires_at'][:16]} UTC.", err=True)
+    run, sql = on_host(directory), invite_sql(address, organisation, role, by, why)
+    if dry_run:
+        answer = ask(run, dry(sql))
+        told = {"address": answer["address"], "would_make": answer["created"]}
+        click.echo(json.dumps(told) if as_json else f"{answer['address']} could be invited. Nothing was changed.")
+        return
+    answer = ask(run, sql)
+    url = link(answer)
+    if answer["created"]:
+        note(run, "invite", by=by, whom=answer["address"], why=why)
+    if as_json:
+        click.echo(json.dumps({"link": url, **{key: answer[key] for key in ("address", "created", "expires_at")}}))
+    else:
+        click.echo(url)
+        found = "made" if answer["created"] else "already open"
+        click.echo(f"For {answer['address']} only, {found}, until {answer['expires_at'][:16]} UTC.", err=True)
+    if mail:
+        click.echo(send(run, lambda words: ask(run, words), load(directory), answer, url), err=True)
 
 
 @click.command()
@@ -123,16 +155,24 @@ def invitations(directory: Path, as_json: bool) -> None:
 
 @click.command()
 @click.argument("address")
+@click.option("--why", default="", help="Reason, kept in the journal.")
 @click.option("--by", default=getpass.getuser, show_default="your user name", help="Who revokes.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+@click.option("--dry-run", is_flag=True, help="Say whether an invitation is open; change nothing.")
 @click.pass_obj
-def revoke(directory: Path, address: str, by: str) -> None:
+def revoke(directory: Path, address: str, why: str, by: str, as_json: bool, dry_run: bool) -> None:  # noqa: PLR0913, PLR0917
     """Close the open invitation of ADDRESS: its link is dead at once. An account is not touched."""
-    answer = ask(on_host(directory), revoke_sql(address, by))
-    click.echo(
-        f"The invitation of {answer['address']} is revoked."
-        if answer["revoked"]
-        else f"No invitation of {answer['address']} was open; nothing changed."
-    )
+    run, sql = on_host(directory), revoke_sql(address, by)
+    answer = ask(run, dry(sql) if dry_run else sql)
+    if answer["revoked"] and not dry_run:
+        note(run, "revoke", by=by, whom=answer["address"], why=why)
+    done = "would be revoked" if dry_run else "is revoked"
+    if as_json:
+        click.echo(json.dumps(answer))
+    elif answer["revoked"]:
+        click.echo(f"The invitation of {answer['address']} {done}.")
+    else:
+        click.echo(f"No invitation of {answer['address']} was open; nothing changed.")
 
 
 def _json_literal(request: dict[str, str]) -> str:

@@ -136,7 +136,8 @@ def test_handed_back_by_one_command(instance: Deployed) -> None:
         assert account.sign_in().status == 422
         assert ask_for_reset(instance, new).status == 302
         link = link_in_mail(instance, new, "/auth/password/edit?reset_password_token=")
-        form = {"_method": "put", "user[reset_password_token]": link.partition("=")[2], "user[password]": "correct horse",
+        token = link.partition("=")[2]
+        form = {"_method": "put", "user[reset_password_token]": token, "user[password]": "correct horse",
                 "user[password_confirmation]": "correct horse"}  # fmt: skip
         assert browser(instance).fill(link, "/auth/password", **form).status == 302
         assert sign_in(browser(instance), new, "correct horse").status == 302

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from email import message_from_string
+from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from mastodon_gov.errors import Refusal
+from mastodon_gov.invitation_mail import SEND
 from mastodon_gov.invite import PSQL, ask, invite, invite_sql, link
+from mastodon_gov.journal import LOGGER
 from roles.mastodon.lock import is_settled, lock_source, sync_sql
+from tests.unit.instance_sample import good_directory
 
 ANSWER = {
+    "id": 7,
+    "by": "ana",
+    "mailed_at": None,
     "created": True,
     "address": "j@agency.test",
     "code": "Ab2",
@@ -60,8 +69,71 @@ def test_verb_sends_the_address_on_standard_input_only(monkeypatch: pytest.Monke
     monkeypatch.setattr("mastodon_gov.invite.on_host", lambda directory: run_on_host)
     result = CliRunner().invoke(invite, ["j@agency.test", "--organisation", "IT", "--by", "ana"])
     assert result.stdout == "https://s.test/invite/Ab2\n"
-    assert [argv for argv, _ in calls] == [PSQL]
+    assert [argv for argv, _ in calls] == [PSQL, LOGGER]
     assert "j@agency.test" in calls[0][1]
+
+
+class Relay:
+    """A host whose database keeps the note, and whose relay behaves as a test says."""
+
+    def __init__(self, *answers: str | Refusal) -> None:
+        self.answers, self.mails, self.mailed = list(answers), list[str](), False
+
+    def __call__(self, argv: list[str], stdin: str) -> str:
+        if argv == SEND:
+            self.mails.append(stdin)
+            answer = self.answers.pop(0)
+            if isinstance(answer, Refusal):
+                raise answer
+            return answer
+        if argv == LOGGER:
+            return ""
+        if "gov.mailed" in stdin:
+            wanted = '"mailed": true' in stdin
+            changed, self.mailed = self.mailed != wanted, wanted
+            return json.dumps({"changed": changed})
+        return json.dumps({**ANSWER, "mailed_at": "2026-11-21T10:00:00" if self.mailed else None})
+
+
+@pytest.fixture
+def mailed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Relay], Result]:
+    """The verb with --mail against such a host."""
+    place = good_directory(tmp_path / "instance")
+
+    def run(relay: Relay) -> Result:
+        monkeypatch.setattr("mastodon_gov.invite.on_host", lambda directory: relay)
+        return CliRunner().invoke(invite, ["j@agency.test", "--organisation", "IT", "--by", "ana", "--mail"], obj=place)
+
+    return run
+
+
+def test_mail_goes_out_once(mailed: Callable[[Relay], Result]) -> None:
+    relay = Relay("\nexit 0\n", "\nexit 0\n")
+    assert "mailed" in mailed(relay).stderr
+    assert "mailed already" in mailed(relay).stderr
+    (text,) = relay.mails
+    parsed = message_from_string(text)
+    assert parsed["To"] == "j@agency.test"
+    assert "https://s.test/invite/Ab2" in parsed.get_payload()
+
+
+def test_relay_that_is_down_loses_no_invitation(mailed: Callable[[Relay], Result]) -> None:
+    """The link is shown, the sentence says what to do, and the next run sends."""
+    relay = Relay("msmtp: cannot connect to mail.world.test\n\nexit 75\n", "\nexit 0\n")
+    down = mailed(relay)
+    assert isinstance(down.exception, Refusal)
+    assert "cannot connect" in str(down.exception)
+    assert down.stdout == "https://s.test/invite/Ab2\n"
+    assert mailed(relay).exit_code == 0
+    assert len(relay.mails) == 2
+
+
+def test_connection_that_breaks_in_the_middle_sends_nothing_twice(mailed: Callable[[Relay], Result]) -> None:
+    """Nobody knows whether the relay has it: the person decides."""
+    relay = Relay(Refusal("social: no SSH connection"))
+    assert "may have gone out or not" in str(mailed(relay).exception)
+    assert "mailed already" in mailed(relay).stderr
+    assert len(relay.mails) == 1
 
 
 def test_register_statements_quote_what_they_are_given() -> None:
