@@ -38,6 +38,7 @@ lint: setup
 bench: setup
 	@$(GOV) lab demo
 	@$(BIN)/python -m tests.bench.run
+	@$(BIN)/python -m tests.bench.backups
 	@$(BIN)/python -m tests.bench.audit
 
 lab-down: setup
