@@ -7,10 +7,11 @@ CODE := deploy.py mastodon_gov roles tests inventories
 # What this machine needs; named and installed when missing.
 DEBIAN := python3 python3-venv systemd-container mmdebstrap nftables iproute2 zstd openssh-client debian-archive-keyring procps
 
-.PHONY: demo test test-all unit lint bench lab-down clean setup lock
+.PHONY: demo test test-all unit lint bench lab-down clean setup lock wheelhouse
 
+# RELEASE=4.6.5 RECIPE=DIR [SOURCES=FILE]: with real Mastodon, built first; otherwise a bundle in releases/, or the stand-in.
 demo: setup
-	@$(GOV) lab demo
+	@$(GOV) lab demo $(if $(RELEASE),--release $(RELEASE)) $(if $(RECIPE),--recipe $(RECIPE)) $(if $(SOURCES),--sources $(SOURCES))
 
 # Every mechanism once, on two workers with a lab each. What only `make test-all` runs is printed at the end. The lab's
 # servers are real, and on two busy cores one of them sometimes answers too late: a lab test that fails is run once
@@ -50,7 +51,11 @@ clean:
 setup: $(VENV)/ready
 
 $(VENV)/ready: requirements.txt pyproject.toml
-	@./setup.sh "$(DEBIAN)" "$(VENV)"
+	@./setup.sh "$(DEBIAN)" "$(VENV)" "$(WHEELHOUSE)"
+
+# The Python packages for a machine without internet, in OUT=DIR; there: make demo WHEELHOUSE=DIR (docs/it-team/offline.md).
+wheelhouse: setup
+	@./wheelhouse.sh "$(BIN)/pip" "$(or $(OUT),releases/wheelhouse)"
 
 # Writes requirements.txt anew: exact versions, with the hash of every file.
 lock: setup

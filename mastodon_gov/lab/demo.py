@@ -23,6 +23,7 @@ from mastodon_gov.errors import Refusal
 from mastodon_gov.instance import Instance
 from mastodon_gov.instance.load import load
 from mastodon_gov.lab import network
+from mastodon_gov.lab.demo_release import Wanted, ensure_bundle, wish
 from mastodon_gov.lab.lab import Lab
 from mastodon_gov.lab.state import MachineSpec
 from mastodon_gov.lab.world.build import WORLD_PACKAGES, WorldFacts, build_world
@@ -109,25 +110,12 @@ def _write_secrets(directory: Path, world: WorldFacts) -> None:
         secrets.store.write(directory, kept | given)
 
 
-def ensure_bundle(instance: Instance, directory: Path, say: Say) -> None:
-    """Build the stand-in when no bundle of the instance's release lies in releases/."""
-    try:
-        selected(instance, directory)
-        return
-    except Refusal:
-        say(f"no bundle of Mastodon {instance.release} in releases/: building the stand-in")
-    words = [sys.executable, "-m", "mastodon_gov.cli", "release", "build", instance.release, "--standin"]
-    with phase(say, "stand-in release built on a clean machine"):
-        done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise Refusal(f"the stand-in could not be built:\n{done.stdout[-1500:]}\n{done.stderr[-1500:]}")
-
-
-def bring_up(lab: Lab, directory: Path, say: Say, *, first_contact: bool = True) -> Demo:
+def bring_up(lab: Lab, directory: Path, say: Say, *, first_contact: bool = True, wanted: Wanted | None = None) -> Demo:
     """World, instance directory, bundle and first contact; the deploy is left to the caller."""
     world = build_world(lab, say=say)
     instance = write_instance(lab, world, directory)
-    ensure_bundle(instance, directory, say)
+    with phase(say, "release bundle at hand"):
+        ensure_bundle(wanted or Wanted(instance.release), say)
     if first_contact:
         with phase(say, "first contact with social"):
             _first_contact(lab, instance, directory)
@@ -161,12 +149,17 @@ def _audited(directory: Path) -> None:
 
 @click.command()
 @click.option("--lab", "name", default="demo", show_default=True, help="Name of the lab.")
+@click.option("--release", "version", help="Build real Mastodon of this version first, if no bundle lies here.")
+@click.option("--recipe", type=click.Path(path_type=Path, exists=True), help="How: a recipe's directory.")
+@click.option("--sources", type=click.Path(path_type=Path, exists=True), help="From where (docs/operator/releases.md).")
 @click.pass_obj
-def demo(directory: Path, name: str) -> None:
+def demo(directory: Path, name: str, version: str | None, recipe: Path | None, sources: Path | None) -> None:
     """Deploy the demo instance into a lab of this machine. Makes machines here; `lab down` removes them."""
     began = time.monotonic()
+    wanted = wish(directory, version, recipe, sources)
+    click.echo(wanted.sentence())
     lab = Lab.up(name, missing(name, machines()), say=click.echo)
-    made = bring_up(lab, directory, click.echo)
+    made = bring_up(lab, directory, click.echo, wanted=wanted)
     instance = load(directory)
     release = selected(instance, directory)
     kind = "the STAND-IN, which is not Mastodon" if release.standin else "Mastodon"
@@ -187,4 +180,4 @@ def demo(directory: Path, name: str) -> None:
 The owner's first step: mastodon-gov owner   (shows the first password, once)
 What runs:              mastodon-gov status
 What an auditor sees:   mastodon-gov audit
-Real Mastodon instead:  put a signed bundle into releases/ and run make demo again""")
+{wanted.sentence()}""")

@@ -15,19 +15,24 @@ DEBIAN = "13"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
+def candidates(version: str, lab: bool, releases: Path = RELEASES) -> list[Path]:
+    """Where a bundle of a version for this kind of machine may lie: a real one first, in a lab then a stand-in."""
+    arch = ARCHITECTURES.get(platform.machine(), platform.machine())
+    stem = f"mastodon-{version}-debian{DEBIAN}-{arch}"
+    return [releases / f"{stem}.tar.zst", *([releases / f"{stem}-standin.tar.zst"] if lab else [])]
+
+
 def selected(instance: Instance, directory: Path, releases: Path = RELEASES) -> ReleaseBundle:
     """The bundle of `instance.release`: a real one before a stand-in, a stand-in only in a lab.
 
     `directory` is the instance's: its `release_signers` names who may sign (ssh-keygen(1), ALLOWED SIGNERS). A lab
     without one believes the key that `release build --standin` made. Raises Refusal when there is none to trust.
     """
-    arch = ARCHITECTURES.get(platform.machine(), platform.machine())
-    stem = f"mastodon-{instance.release}-debian{DEBIAN}-{arch}"
-    candidates = [releases / f"{stem}.tar.zst", *([releases / f"{stem}-standin.tar.zst"] if instance.lab else [])]
-    archive = next((path for path in candidates if path.exists()), None)
+    places = candidates(instance.release, instance.lab, releases)
+    archive = next((path for path in places if path.exists()), None)
     if archive is None:
         raise Refusal(
-            f"instance.yaml, release: {releases} holds no {candidates[0].name}. Build it with "
+            f"instance.yaml, release: {releases} holds no {places[0].name}. Build it with "
             f"`mastodon-gov release build {instance.release}`, or carry the signed bundle there."
         )
     release, _ = read_release(archive)
