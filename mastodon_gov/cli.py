@@ -33,6 +33,7 @@ VERBS = {
     "handback": "mastodon_gov.leaving:handback",
     "handover": "mastodon_gov.leaving:handover",
     "restore": "mastodon_gov.restore:restore",
+    "sweep": "mastodon_gov.sweep:sweep",
     "release": "mastodon_gov.release.cli:release",
     "export": "mastodon_gov.backups.export:export",
     "escrow": "mastodon_gov.backups.escrow:escrow",

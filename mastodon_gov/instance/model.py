@@ -21,6 +21,7 @@ from mastodon_gov.instance.secret_model import (
     StorageSecrets,
 )
 from mastodon_gov.instance.server import Server
+from mastodon_gov.instance.sweep import Sweep
 from mastodon_gov.instance.types import (
     Address,
     Allowed,
@@ -293,6 +294,7 @@ class Instance(Part):
     mastodon: Application = Application()
     updates: Updates = Updates()
     server: Server | None = None
+    sweep: Sweep = Sweep()
     # The rest comes from organisations.yaml, addresses.yaml and the files that instance.yaml names.
     organisations: tuple[Organisation, ...] = Field(min_length=1)
     accounts: tuple[OfficialAccount, ...] = ()

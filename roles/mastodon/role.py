@@ -25,8 +25,11 @@ from roles.mastodon.database import (
 )
 from roles.mastodon.processes import LIB, install_release, run_release
 from roles.mastodon.server import server_settings
+from roles.mastodon.sweep import UNITS as SWEEP_UNITS
+from roles.mastodon.sweep import files as sweep_files
+from roles.mastodon.sweep import sweep_now
 
-UNITS = [Unit("mastodon.service")]
+UNITS = [Unit("mastodon.service"), *SWEEP_UNITS]
 PROGRAMS = (
     "mastodon-run",
     "slots.py",
@@ -67,6 +70,7 @@ def files(node: Node) -> list[Entry]:
             for name in ("mastodon-web@", "mastodon-sidekiq@", "mastodon-streaming@")
         ),
         managed(f"mastodon{system}/mastodon.service", f"{system}/mastodon.service", node),
+        *sweep_files(node),
     ]
 
 
@@ -92,3 +96,4 @@ def mastodon(node: Node) -> None:
     database_lock(name="Lock the database again", node=node)
     close_journal(name="Close the journal", node=node)
     units(name="Start at boot", wanted=UNITS)
+    sweep_now(name="Compare accounts and settings with the files")

@@ -1,0 +1,144 @@
+"""What the sweep calls a finding, and what it does about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mastodon_gov.instance.load import load
+from mastodon_gov.sweep import write_pages
+from roles.mastodon.files import sweep
+from roles.mastodon.sweep import expected
+from tests.unit.instance_sample import good_directory
+
+DAY = sweep.DAY
+GOOD: dict[str, Any] = {
+    "id": 7, "account_id": 70, "name": "press", "address": "press@agency.test", "staff": True, "staff_next": None,
+    "address_next": None, "administrator": False, "role": "", "approved": True, "disabled": False, "confirmed": True,
+    "suspended": False, "needs_factor": True, "factor": True, "age": 400 * DAY, "unused": DAY, "links": ["https://a.test"],
+}  # fmt: skip
+TOKEN = {
+    "name": "press",
+    "address": "press@agency.test",
+    "application": "Tool",
+    "ids": [3],
+    "scopes": "write",
+    "unused": 9,
+}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> dict[str, Any]:
+    """What the demo's files say."""
+    return expected(load(good_directory(tmp_path / "instance")))
+
+
+def seen(config: dict[str, Any], *accounts: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A server that is as the files say, but for this."""
+    names = ("tokens", "invites", "drifted", "blocks_outside", "roles_outside", "lock")
+    nothing: dict[str, Any] = {name: [] for name in names}
+    return nothing | {"accounts": list(accounts), "domains": config["domains"]} | more
+
+
+def found(config: dict[str, Any], *accounts: dict[str, Any], **more: Any) -> list[str]:
+    """Names of the findings."""
+    return [one["finding"] for one in sweep.findings(seen(config, *accounts, **more), config)]
+
+
+@pytest.mark.parametrize(
+    ("change", "finding"),
+    [
+        ({}, []),
+        ({"staff": False, "address": "press@gmail.test"}, ["foreign_address"]),
+        ({"address_next": "press@gmail.test", "staff_next": False}, ["foreign_address"]),
+        ({"staff": False, "suspended": True}, []),
+        ({"factor": False}, ["missing_second_factor"]),
+        ({"factor": False, "needs_factor": False}, []),
+        ({"factor": False, "age": 2 * DAY, "links": []}, []),
+        ({"factor": False, "disabled": True}, []),
+        ({"unused": 181 * DAY}, ["dormant_account"]),
+        ({"unused": 181 * DAY, "approved": False}, []),
+        ({"links": []}, ["unverified_link"]),
+    ],
+)
+def test_findings_of_an_account(config: dict[str, Any], change: dict[str, Any], finding: list[str]) -> None:
+    """One fault, one finding."""
+    assert found(config, GOOD | change) == finding
+
+
+def test_the_file_and_the_server_both_ways(config: dict[str, Any]) -> None:
+    """Listed and missing, living and unlisted; without any list there is nothing to compare."""
+    assert found(config, GOOD) == []
+    config["accounts"] = [{"handle": "Harbour", "organisation": "council", "tools": []}]
+    assert sorted(found(config, GOOD)) == ["account_missing", "account_not_in_file"]
+    assert found(config, GOOD | {"name": "harbour"}) == []
+
+
+def test_tokens_are_known_by_instance_or_account(config: dict[str, Any]) -> None:
+    """A tool of one account is not everybody's."""
+    assert found(config, GOOD, tokens=[TOKEN]) == ["unknown_application"]
+    config["accounts"] = [{"handle": "press", "organisation": "agency", "tools": ["Tool"]}]
+    assert found(config, GOOD, tokens=[TOKEN]) == []
+    config["accounts"][0]["tools"] = []
+    config["applications"] = ["Tool"]
+    assert found(config, GOOD, tokens=[TOKEN]) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "finding"),
+    [
+        ({"invites": [{"id": 1, "by": "owner"}]}, "invite_outside_ledger"),
+        ({"drifted": ["setting/site_title"]}, "setting_drifted"),
+        ({"drifted": ["role/Admin"]}, "role_changed"),
+        ({"roles_outside": ["Helper"]}, "role_changed"),
+        ({"blocks_outside": ["x.test"]}, "block_outside_file"),
+        ({"domains": ["agency.test"]}, "register_changed"),
+        ({"domains": ["agency.test", "council.test", "evil.test"]}, "register_changed"),
+        ({"lock": ["trigger:gov_users_check"]}, "guard_missing"),
+    ],
+)
+def test_findings_of_the_server(config: dict[str, Any], more: dict[str, Any], finding: str) -> None:
+    """One fault, one finding."""
+    assert found(config, GOOD, **more) == [finding]
+
+
+def test_a_review_whose_day_has_come(config: dict[str, Any]) -> None:
+    """Not before."""
+    config["reviews"]["spam.test"] = "2020-01-01"
+    assert found(config, GOOD) == ["block_review_due"]
+
+
+def test_it_does_what_the_instance_says_and_no_more(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Default: foreign addresses are disabled, never the owner's; links are revoked; tokens only reported."""
+    ran: list[str] = []
+    closed: list[str] = []
+    monkeypatch.setattr(sweep, "query", lambda sql: ran.append(sql) or "")
+    monkeypatch.setattr(sweep, "close_streams", closed.extend)
+    accounts = [
+        GOOD | {"id": n, "account_id": n * 10, "name": name, "staff": False} for n, name in ((1, "owner"), (2, "x"))
+    ]
+    state = seen(config, *accounts, invites=[{"id": 5, "by": "x"}], tokens=[TOKEN])
+    every = list(sweep.findings(state, config))
+    sweep.act(every, config)
+    assert [one["act"] for one in every] == ["report", "disable", "report", "revoke"]
+    assert len(ran) == 1
+    assert "users SET disabled = true" in ran[0]
+    assert ["'{2}'" in ran[0], "'{5}'" in ran[0], "'{}'" in ran[0], "DELETE" in ran[0]] == [True, True, True, False]
+    assert closed == ["system:20"]
+    config["act"] |= {"foreign_address": "report", "invite_outside_ledger": "report"}
+    sweep.act(list(sweep.findings(state, config)), config)
+    assert len(ran) == 1
+
+
+def test_pages_by_organisation(config: dict[str, Any], tmp_path: Path) -> None:
+    """A finding stands on the page of its body alone, with what was found as text and not as mark-up."""
+    evil = GOOD | {"address": "press@council.test", "name": "<b>x", "links": []}
+    report = sweep.report(seen(config, evil), config, list(sweep.findings(seen(config, evil), config)), 0.1)
+    write_pages(tmp_path / "pages", report, load(tmp_path / "instance"))
+    pages = {page.stem: page.read_text() for page in (tmp_path / "pages").iterdir()}
+    assert set(pages) == {"agency", "council", "server"}
+    assert "@&lt;b&gt;x" in pages["council"]
+    assert "@&lt;b&gt;x" not in pages["agency"] + pages["server"]
+    assert "Nothing to report" in pages["agency"]
