@@ -132,6 +132,7 @@ def test_what_mastodon_refuses_changes_nothing(instance: Deployed) -> None:
     assert fast(instance) == []
 
 
+@pytest.mark.long
 def test_a_role_that_people_have_is_not_taken_from_them(instance: Deployed) -> None:
     """Mastodon would do it without a word."""
     code, said = tootctl(instance, "accounts", "modify", "owner", "--role", "Moderator")

@@ -15,8 +15,8 @@ from tests.unit.instance_sample import good_directory
 
 DAY = sweep.DAY
 GOOD: dict[str, Any] = {
-    "id": 7, "account_id": 70, "name": "press", "address": "press@agency.test", "staff": True, "staff_next": None,
-    "address_next": None, "administrator": False, "role": "", "approved": True, "disabled": False, "confirmed": True,
+    "id": 7, "account_id": 70, "name": "press", "address": "press@agency.test",
+    "address_next": None, "approved": True, "disabled": False, "confirmed": True,
     "suspended": False, "needs_factor": True, "factor": True, "age": 400 * DAY, "unused": DAY, "links": ["https://a.test"],
 }  # fmt: skip
 TOKEN = {
@@ -51,9 +51,12 @@ def found(config: dict[str, Any], *accounts: dict[str, Any], **more: Any) -> lis
     ("change", "finding"),
     [
         ({}, []),
-        ({"staff": False, "address": "press@gmail.test"}, ["foreign_address"]),
-        ({"address_next": "press@gmail.test", "staff_next": False}, ["foreign_address"]),
-        ({"staff": False, "suspended": True}, []),
+        ({"address": "press@gmail.test"}, ["foreign_address"]),
+        ({"address": "press@x.agency.test"}, ["foreign_address"]),
+        ({"address": "press@аgency.test"}, ["foreign_address"]),
+        ({"address": "PRESS+1@Agency.TEST"}, []),
+        ({"address_next": "press@gmail.test"}, ["foreign_address"]),
+        ({"address": "press@gmail.test", "suspended": True}, []),
         ({"factor": False}, ["missing_second_factor"]),
         ({"factor": False, "needs_factor": False}, []),
         ({"factor": False, "age": 2 * DAY, "links": []}, []),
@@ -114,10 +117,11 @@ def test_it_does_what_the_instance_says_and_no_more(config: dict[str, Any], monk
     """Default: foreign addresses are disabled, never the owner's; links are revoked; tokens only reported."""
     ran: list[str] = []
     closed: list[str] = []
-    monkeypatch.setattr(sweep, "query", lambda sql: ran.append(sql) or "")
+    monkeypatch.setattr(sweep, "query", ran.append)
     monkeypatch.setattr(sweep, "close_streams", closed.extend)
     accounts = [
-        GOOD | {"id": n, "account_id": n * 10, "name": name, "staff": False} for n, name in ((1, "owner"), (2, "x"))
+        GOOD | {"id": n, "account_id": n * 10, "name": name, "address": "a@b.test"}
+        for n, name in ((1, "owner"), (2, "x"))
     ]
     state = seen(config, *accounts, invites=[{"id": 5, "by": "x"}], tokens=[TOKEN])
     every = list(sweep.findings(state, config))

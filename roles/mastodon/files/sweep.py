@@ -72,12 +72,21 @@ def findings(seen: dict[str, Any], config: dict[str, Any]) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def is_staff(address: str, domains: list[str]) -> bool:
+    """By the file alone: a register that was changed in the database must neither let in nor throw out anybody."""
+    return address.isascii() and address.count("@") == 1 and address.rpartition("@")[2].lower() in domains
+
+
 def one_account(account: dict[str, Any], known: dict[str, Any], config: dict[str, Any]) -> Iterator[Finding]:
     who = {"subject": f"@{account['name']}", "address": account["address"], "id": account["id"], "account": account}
-    if not account["staff"] or (account["address_next"] and not account["staff_next"]):
-        address = account["address"] if not account["staff"] else account["address_next"]
+    foreign = [
+        address
+        for address in (account["address"], account["address_next"])
+        if address and not is_staff(address, config["domains"])
+    ]
+    if foreign:
         yield finding(
-            "foreign_address", **who, found=f"an address at {address.rpartition('@')[2]}",
+            "foreign_address", **who, found=f"an address at {foreign[0].rpartition('@')[2]}",
             expected="an address at a domain of organisations.yaml",
             remedy="Off-board the account, or list the domain if it belongs to the staff.",
         )  # fmt: skip

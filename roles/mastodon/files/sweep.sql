@@ -3,11 +3,12 @@ SET timezone = 'UTC';
 WITH utc AS (SELECT now() AT TIME ZONE 'UTC' AS now)
 SELECT jsonb_build_object(
   'accounts', (SELECT coalesce(jsonb_agg(v ORDER BY v.name), '[]') FROM (
-     SELECT u.id, a.id AS account_id, a.username AS name, u.email AS address, gov.is_staff(u.email) AS staff,
-            gov.is_staff(u.unconfirmed_email) AS staff_next, nullif(u.unconfirmed_email, '') AS address_next,
-            coalesce(r.permissions & 1 = 1, false) AS administrator, r.name AS role,
+     SELECT u.id, a.id AS account_id, a.username AS name, u.email AS address,
+            nullif(u.unconfirmed_email, '') AS address_next,
             u.approved, u.disabled, u.confirmed_at IS NOT NULL AS confirmed, a.suspended_at IS NOT NULL AS suspended,
-            coalesce((to_jsonb(r) ->> 'require_2fa')::boolean, true) AND u.encrypted_password <> '' AS needs_factor,
+            -- People of single sign-on have theirs at the identity provider; 4.5 does not know require_2fa.
+            coalesce((to_jsonb(r) ->> 'require_2fa')::boolean, true) AND u.encrypted_password <> ''
+              AND NOT EXISTS (SELECT FROM public.identities d WHERE d.user_id = u.id) AS needs_factor,
             u.otp_required_for_login OR EXISTS (SELECT FROM public.webauthn_credentials w WHERE w.user_id = u.id) AS factor,
             extract(epoch FROM now - u.created_at)::bigint AS age,
             extract(epoch FROM now - greatest(u.created_at, u.current_sign_in_at, t.used))::bigint AS unused,
