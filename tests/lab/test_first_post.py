@@ -1,14 +1,30 @@
-"""From an invitation to the first post, as docs/operator/first-post.md tells a new member of staff, over HTTP."""
+"""From an invitation to the first post, as docs/operator/first-post.md tells a new member of staff: over HTTP, and in a
+real browser."""
 
 from __future__ import annotations
 
 import json
 import re
 import secrets
+import time
+import urllib.parse
+
+import pytest
 
 from mastodon_gov.lab.world.mail import read_mail, text_of
+from tests.lab.chromium import chromium
 from tests.lab.deployed import Deployed, wait_for
-from tests.lab.people import OTP, Browser, browser, enrol, tootctl
+from tests.lab.people import (
+    CONFIRM,
+    FORM_WAIT,
+    OTP,
+    Browser,
+    browser,
+    enrol,
+    token_of,
+    tootctl,
+    totp,
+)
 
 
 def confirmation(instance: Deployed, address: str) -> str:
@@ -47,5 +63,48 @@ def test_from_an_invitation_to_the_first_post(instance: Deployed, owner: Browser
         read = browser(instance).ask(f"/api/v1/statuses/{posted['id']}", Accept="application/json")
         assert words in json.loads(read.page)["content"]
         assert browser(instance).ask(f"/@{name}/{posted['id']}").status == 200
+    finally:
+        tootctl(instance, "accounts", "delete", name)
+
+
+@pytest.mark.long
+def test_the_same_in_a_real_browser(instance: Deployed, owner: Browser) -> None:
+    """Headless Chromium clicks and types what the page for staff says; nobody helps it past a page."""
+    name = f"click{secrets.token_hex(4)}"
+    address = f"{name}@agency.test"
+    link = instance.cli("invite", address, "--organisation", "agency", "--why", "a lab test").stdout.strip()
+    password = secrets.token_hex(16)
+    form = {"user[account_attributes][username]": name, "user[email]": address}
+    form |= dict.fromkeys(("user[password]", "user[password_confirmation]"), password)
+    try:
+        with chromium(instance.machine("outside")) as person:
+            person.open(link)
+            assert "Be civil" in person.text
+            person.submit("/auth/acceptance")
+            for at, words in form.items():
+                person.type(at, words)
+            person.click('input[type="checkbox"][name="user[agreement]"]')
+            time.sleep(FORM_WAIT)  # not a wait for a condition: the form measures the person
+            person.submit("/auth")
+            assert person.path == "/auth/setup"
+            person.open(confirmation(instance, address))
+            number = instance.sql(f"SELECT id FROM accounts WHERE username = '{name}'").strip()  # noqa: S608
+            assert owner.fill("/admin/accounts", f"/admin/accounts/{number}/approve").status == 302
+            application = owner.application("read write")
+            page = f"/oauth/authorize?{urllib.parse.urlencode(application | {'response_type': 'code'})}"
+            person.open(page)
+            assert person.path == OTP
+            person.submit(OTP)
+            person.type("form_two_factor_confirmation[otp_attempt]", totp(person.read("code")))
+            person.submit(CONFIRM)
+            assert "Two-factor" in person.text
+            person.open(page)
+            person.submit("/oauth/authorize")
+            code = urllib.parse.parse_qs(urllib.parse.urlsplit(person.path).query)["code"][0]
+            token = token_of(browser(instance), application | {"grant_type": "authorization_code", "code": code})
+            headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
+            posted = browser(instance).ask("/api/v1/statuses", {"status": "Kia ora koutou"}, **headers)
+            person.open(f"/@{name}/{json.loads(posted.page)['id']}")
+            assert "Kia ora koutou" in person.text
     finally:
         tootctl(instance, "accounts", "delete", name)
