@@ -85,7 +85,7 @@ def tarball(files: dict[str, str]) -> bytes:
     with tarfile.open(fileobj=raw, mode="w:gz") as tar:
         for path, text in files.items():
             member = tarfile.TarInfo(f"package/{path}")
-            member.size = len(text.encode())
+            member.size, member.mode = len(text.encode()), 0o755
             tar.addfile(member, io.BytesIO(text.encode()))
     return raw.getvalue()
 

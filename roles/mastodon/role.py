@@ -45,7 +45,9 @@ PROGRAMS = (
     "status.py",
     "release_install.py",
     "release_bundle.py",
+    "release_signature.py",
     "release_tree.py",
+    "release_unpack.py",
 )
 PORTS = {"web-a": 3000, "web-b": 3001, "streaming-a": 4000, "streaming-b": 4001}
 

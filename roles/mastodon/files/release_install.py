@@ -7,6 +7,7 @@ rename after every byte was verified; until then its directory's name starts wit
 from __future__ import annotations
 
 import argparse
+import errno
 import hashlib
 import json
 import os
@@ -17,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from roles.mastodon.files.release_bundle import Bundle, read_bundle, unpack
+    from roles.mastodon.files.release_bundle import Bundle, read_bundle
+    from roles.mastodon.files.release_signature import private_copy, signed_by
     from roles.mastodon.files.release_tree import (
         HOME,
         Refused,
@@ -28,9 +30,12 @@ if TYPE_CHECKING:
         prune,
         sweep,
     )
+    from roles.mastodon.files.release_unpack import unpack
 else:  # on the host the programs lie side by side
-    from release_bundle import Bundle, read_bundle, unpack
+    from release_bundle import Bundle, read_bundle
+    from release_signature import private_copy, signed_by
     from release_tree import HOME, Refused, check_tree, listing, locked, parse_manifest, prune, sweep
+    from release_unpack import unpack
 
 
 def install(bundle: Bundle, root: Path, allow_standin: bool) -> dict[str, Any]:
@@ -48,8 +53,13 @@ def install(bundle: Bundle, root: Path, allow_standin: bool) -> dict[str, Any]:
         incoming.mkdir(mode=0o755)
         try:
             result = unpack(bundle, incoming)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(incoming)
+            if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise Refused(
+                    f"{bundle.path.name}: the disk of {releases} filled up while unpacking; what was written is gone "
+                    "again. Run `mastodon-gov release prune` or enlarge the disk, then run this again."
+                ) from error
             raise
         subprocess.run(["sync", "--file-system", str(incoming)], check=True)
         incoming.rename(releases / name)
@@ -110,12 +120,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--namespace", default="mastodon-release", help="purpose the signature must be made for")
     parser.add_argument("--allow-standin", action="store_true", help="this instance is a lab")
     parser.add_argument("--root", type=Path, default=Path("/"), help="the host's root directory")
+    parser.add_argument("--signed", type=Path, metavar="FILE", help="only verify the signature FILE.sig of any file")
     parser.add_argument("--check", type=Path, metavar="DIRECTORY", help="compare an installed release")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--prune", action="store_true")
     args = parser.parse_args()
-    if sum(map(bool, (args.bundle, args.check, args.list, args.prune))) != 1 or (args.bundle and not args.signers):
-        parser.error("give a bundle with --signers, or one of --check, --list, --prune")
+    signed = args.bundle or args.signed
+    if sum(map(bool, (signed, args.check, args.list, args.prune))) != 1 or (signed and not args.signers):
+        parser.error("give a bundle or --signed with --signers, or one of --check, --list, --prune")
     return args
 
 
@@ -125,6 +137,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         return check_tree(args.check)
     if args.list or args.prune:
         return listing(args.root) if args.list else prune(args.root)
+    if args.signed:
+        with private_copy(args.signed) as data:
+            return {"signer": signed_by(args.signed, data, args.signers, args.namespace)}
     bundle = read_bundle(args.bundle, args.signers, args.namespace)
     return unpack(bundle, None) if args.verify else install(bundle, args.root, args.allow_standin)
 

@@ -1,0 +1,137 @@
+"""Which versions upstream has published, and how far behind one is. Works from a file, without a network."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from mastodon_gov.errors import Refusal
+from mastodon_gov.release.bundle import INSTALLER, NAMESPACE
+from mastodon_gov.release.pins import Frozen
+
+FILE = "known_versions.yaml"
+BUILT_IN = Path(__file__).with_name(FILE)
+OLD = 45  # days after which a list says so
+
+
+class Published(Frozen):
+    """A version: its day, and the advisories it answers; empty for a release without a security section."""
+
+    date: date
+    security: tuple[str, ...] = ()
+
+
+class Known(Frozen):
+    """A list of versions. `as_of` is the day up to which it is complete."""
+
+    as_of: date
+    versions: dict[str, Published]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a version stands. `advisory` is the day of the oldest advisory it does not answer; ages in days."""
+
+    version: str
+    newest: str
+    newest_of_series: str
+    behind: int
+    security: bool
+    advisory: str | None
+    advisory_days: int | None
+    advisories: tuple[str, ...]
+    list_as_of: str
+    list_days: int
+
+    def sentence(self) -> str:
+        """For a person."""
+        if self.behind == 0:
+            text = f"{self.version} is the newest of its series"
+        else:
+            security = "yes" if self.security else "no"
+            text = f"{self.version} is behind by {self.behind} ({self.newest_of_series}), security: {security}"
+        if self.advisory:
+            text += f", advisory of {self.advisory}, {self.advisory_days} days ({', '.join(self.advisories)})"
+        if self.newest != self.newest_of_series:
+            text += f"; the newest series has {self.newest}"
+        old = f", {self.list_days} days old: carry in a newer one" if self.list_days > OLD else ""
+        return f"{text}. The list is of {self.list_as_of}{old}."
+
+    def data(self) -> dict[str, Any]:
+        """For a program."""
+        return asdict(self) | {"sentence": self.sentence()}
+
+
+def standing(version: str, known: Known, today: date) -> Standing:
+    """Compare a version with the list; one it does not know is refused."""
+    if version not in known.versions:
+        raise Refusal(
+            f"release check: the list of {known.as_of} does not know Mastodon {version}, only "
+            f"{', '.join(sorted(known.versions, key=_order, reverse=True)[:6])} and older. Carry in a newer list "
+            "(docs/operator/releases.md)."
+        )
+    series = [other for other in known.versions if _order(other)[:2] == _order(version)[:2]]
+    missed = sorted((other for other in series if _order(other) > _order(version)), key=_order)
+    answers = [(known.versions[other].date, known.versions[other].security) for other in missed]
+    open_since = min((day for day, security in answers if security), default=None)
+    return Standing(
+        version=version,
+        newest=max(known.versions, key=_order),
+        newest_of_series=max(series, key=_order),
+        behind=len(missed),
+        security=open_since is not None,
+        advisory=open_since.isoformat() if open_since else None,
+        advisory_days=(today - open_since).days if open_since else None,
+        advisories=tuple(dict.fromkeys(name for _, security in answers for name in security)),
+        list_as_of=known.as_of.isoformat(),
+        list_days=(today - known.as_of).days,
+    )
+
+
+def _order(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]
+
+
+def known_versions(directory: Path | None = None, file: Path | None = None, signers: Path | None = None) -> Known:
+    """The list given, or else the newer of the built-in one and the instance's own.
+
+    A list from outside counts only with a signature (FILE.sig) by a key of the instance's `release_signers`.
+    """
+    mine = directory / FILE if directory else None
+    if file is None and (mine is None or not mine.exists()):
+        return read(BUILT_IN)
+    chosen = file or mine
+    trusted = signers or (directory / "release_signers" if directory else None)
+    assert chosen is not None  # noqa: S101  one of the two, by the test above
+    verify_signature(chosen, trusted or Path("releases/allowed_signers"))
+    given, built_in = read(chosen), read(BUILT_IN)
+    if given.as_of < built_in.as_of:
+        if file is None:
+            return built_in
+        raise Refusal(
+            f"{file}: this list is of {given.as_of}, the built-in one is of {built_in.as_of}. Get a newer one."
+        )
+    return given
+
+
+def verify_signature(file: Path, signers: Path) -> None:
+    """Refuse a file whose detached signature is not by one of the signers; done by the hosts' own program."""
+    argv = [sys.executable, str(INSTALLER), "--signed", str(file), "--signers", str(signers), "--namespace", NAMESPACE]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Refusal(done.stderr.strip())
+
+
+def read(file: Path) -> Known:
+    """A list as YAML."""
+    try:
+        return Known.model_validate(yaml.safe_load(file.read_text()))
+    except (OSError, ValueError, yaml.YAMLError, ValidationError) as error:
+        raise Refusal(f"{file}: it is no list of versions ({error}). It looks like {BUILT_IN.name}.") from error
