@@ -15,6 +15,7 @@ from rich.table import Table
 from mastodon_gov.backups.bucket import look
 from mastodon_gov.instance.load import load
 from mastodon_gov.inventory import identity_path, members
+from mastodon_gov.release.known import of_status
 from mastodon_gov.remote import Host
 from mastodon_gov.secrets import read
 
@@ -49,6 +50,8 @@ def problems(seen: dict[str, Any]) -> list[str]:
         found.append(f"the oldest job has waited {good['queues']['oldest_s']:.0f} s")
     if not good.get("lock", {}).get("ok", True):
         found.append(f"the lock in the database is broken: {', '.join(good['lock']['failed'])}; deploy again")
+    if good.get("release", {}).get("security"):
+        found.append(f"{good['release']['sentence']} See docs/operator/releases.md")
     return found + [told for part in ("backup", "backup_bucket") for told in good.get(part, {}).get("problems", [])]
 
 
@@ -86,6 +89,7 @@ def status(directory: Path, as_json: bool) -> None:
     host = application_host(directory)
     seen = json.loads(host.run([f"{LIB}/status.py"]))
     seen["backup_bucket"] = look(host.instance, read(directory, identity_path(directory)))
+    seen["release"] = of_status(seen, directory)
     wrong = problems(seen)
     if as_json:
         click.echo(json.dumps({"host": host.name, **seen, "problems": wrong}))
@@ -106,6 +110,8 @@ def _table(name: str, seen: dict[str, Any]) -> None:
         for slot, state in both.items():
             if state["active"]:
                 table.add_row(f"mastodon-{kind}@{slot}", str(state["release"]), _when(state["since"]))
+    if not _is_error(seen["release"]):
+        table.add_row("release", seen["release"]["sentence"], "")
     for unit, state in (seen["services"] if not _is_error(seen["services"]) else {}).items():
         table.add_row(unit, state["state"], _when(state["since"]))
     if not _is_error(seen["certificate"]):

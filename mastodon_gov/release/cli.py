@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -15,6 +17,7 @@ from mastodon_gov.release.build import Builder
 from mastodon_gov.release.build import build as build_bundle
 from mastodon_gov.release.bundle import lab_key, read_release
 from mastodon_gov.release.bundle import verify as verify_bundle
+from mastodon_gov.release.known import known_versions, standing
 from mastodon_gov.release.machine import wanted
 from mastodon_gov.release.pins import pins
 from mastodon_gov.release.recipe import STANDIN, Recipe, read_recipe
@@ -43,7 +46,7 @@ on_option = click.option("--on", "host", required=True, help="Name of the host, 
 
 @click.group()
 def release() -> None:
-    """Release bundles: build, verify, list, install, prune."""
+    """Release bundles: build, verify, check, list, install, prune."""
 
 
 @release.command()
@@ -108,6 +111,34 @@ def lab_builder(recipe: Recipe) -> Remote:
 def verify(file: Path, signers: Path) -> None:
     """Check the signature and every file of a bundle, as a host does. Changes nothing, needs no network."""
     click.echo(json.dumps(verify_bundle(file, signers)))
+
+
+@release.command()
+@click.argument("version", required=False)
+@click.option("--list", "file", type=existing, help="A newer list of versions, with its signature FILE.sig beside it.")
+@click.option("--signers", type=existing, help="Who may sign it; default: release_signers of the instance.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+@click.pass_obj
+def check(directory: Path, version: str | None, file: Path | None, signers: Path | None, as_json: bool) -> None:
+    """How far behind upstream VERSION is, or what the instance runs. Changes nothing, needs no internet.
+
+    Exit: 0 up to date, 1 a security release is missing.
+    """
+    known = known_versions(directory, file, signers)
+    found = standing(version or running_version(directory), known, datetime.now(UTC).date())
+    click.echo(json.dumps(found.data()) if as_json else found.sentence())
+    sys.exit(1 if found.security else 0)
+
+
+def running_version(directory: Path) -> str:
+    """Version of the release that `current` points to on the instance's host."""
+    from mastodon_gov.status import application_host
+
+    host = application_host(directory)
+    name = Path(host.run(["readlink", "-m", "/opt/mastodon/current"]).strip()).name
+    if name == "current":
+        raise Refusal(f"{host.name}: no release runs there yet. Name a version: mastodon-gov release check 4.6.5.")
+    return name.partition("-")[0]
 
 
 @release.command("list")

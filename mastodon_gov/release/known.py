@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,18 @@ def standing(version: str, known: Known, today: date) -> Standing:
         list_as_of=known.as_of.isoformat(),
         list_days=(today - known.as_of).days,
     )
+
+
+def of_status(seen: dict[str, Any], directory: Path) -> dict[str, Any]:
+    """How the release that serves stands, for `status`; {"error": …} when that cannot be told."""
+    web = seen.get("slots", {}).get("kinds", {}).get("web", {})
+    running = [str(state["release"]) for state in web.values() if state["active"] and state["release"]]
+    if not running:
+        return {"error": "no release serves"}
+    try:
+        return standing(running[0].partition("-")[0], known_versions(directory), datetime.now(UTC).date()).data()
+    except Refusal as refusal:
+        return {"error": str(refusal)}
 
 
 def _order(version: str) -> list[int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from mastodon_gov.errors import Refusal
 from mastodon_gov.release import pack
 from mastodon_gov.release.bundle import Release, lab_key, read_release, sign, verify
 from mastodon_gov.release.cli import release as verbs
+from mastodon_gov.release.known import known_versions, of_status, standing
 from mastodon_gov.release.pins import pins
 from mastodon_gov.release.recipe import read_recipe
 from mastodon_gov.release.sbom import bill
@@ -114,6 +117,101 @@ def test_bill_is_valid_cyclonedx_complete_and_always_the_same() -> None:
         "pkg:generic/node@24.17.0": "required",
     }
     assert document["metadata"]["component"]["name"] == "mastodon-standin"
+
+
+# --- known versions ---
+
+TODAY = date(2026, 8, 10)
+
+
+@pytest.mark.parametrize(
+    ("version", "behind", "advisory", "days", "says"),
+    [
+        ("4.6.5", 0, None, None, "4.6.5 is the newest of its series. The list is of 2026-08-06."),
+        ("4.6.4", 1, None, None, "4.6.4 is behind by 1 (4.6.5), security: no."),
+        (
+            "4.6.2",
+            3,
+            "2026-07-03",
+            38,
+            "4.6.2 is behind by 3 (4.6.5), security: yes, advisory of 2026-07-03, 38 days (",
+        ),
+        ("4.5.15", 0, None, None, "4.5.15 is the newest of its series; the newest series has 4.6.5."),
+    ],
+)
+def test_how_far_behind_counts_in_the_series_and_from_the_oldest_advisory(
+    version: str, behind: int, advisory: str | None, days: int | None, says: str
+) -> None:
+    found = standing(version, known_versions(), TODAY)
+    assert (found.behind, found.advisory, found.advisory_days) == (behind, advisory, days)
+    assert found.sentence().startswith(says)
+
+
+def test_every_pinned_version_is_known_and_an_unknown_one_is_refused() -> None:
+    assert set(pins().known()) <= set(known_versions().versions)
+    with pytest.raises(Refusal, match=r"does not know Mastodon 4\.9\.9, only 4\.6\.5, 4\.6\.4"):
+        standing("4.9.9", known_versions(), TODAY)
+    old = standing("4.6.5", known_versions(), date(2026, 10, 10)).sentence()
+    assert old.endswith("The list is of 2026-08-06, 65 days old: carry in a newer one.")
+
+
+@pytest.fixture
+def carried(tmp_path: Path) -> Path:
+    """A newer list in an instance's directory, signed by a key the instance trusts."""
+    file = tmp_path / "known_versions.yaml"
+    file.write_text(
+        "as_of: 2026-09-01\nversions:\n  4.6.5: {date: 2026-08-06}\n"
+        "  4.6.6: {date: 2026-08-20, security: [GHSA-invented]}\n"
+    )
+    key, signers = lab_key(tmp_path)
+    signers.rename(tmp_path / "release_signers")
+    sign(file, key)
+    return file
+
+
+def test_a_newer_signed_list_counts_and_status_reports_the_advisory(carried: Path) -> None:
+    assert standing("4.6.5", known_versions(carried.parent), date(2026, 9, 2)).advisory_days == 13
+    result = CliRunner().invoke(verbs, ["check", "4.6.5", "--json"], obj=carried.parent)
+    assert result.exit_code == 1
+    assert json.loads(result.output)["advisories"] == ["GHSA-invented"]
+    slots = {
+        "kinds": {"web": {"a": {"active": False, "release": None}, "b": {"active": True, "release": "4.6.5-01ab"}}}
+    }
+    seen = of_status({"slots": slots}, carried.parent)
+    assert (seen["behind"], seen["advisory"]) == (1, "2026-08-20")
+
+
+def cut_off_signature(file: Path) -> None:
+    file.with_name(file.name + ".sig").unlink()
+
+
+def claim_newest(file: Path) -> None:
+    file.write_text(file.read_text().replace("2026-08-20", "2026-08-21"))
+
+
+def sign_as_a_stranger(file: Path) -> None:
+    (file.parent / "stranger").mkdir()
+    sign(file, lab_key(file.parent / "stranger")[0])
+
+
+def grow_old(file: Path) -> None:
+    file.write_text(file.read_text().replace("2026-09-01", "2026-01-01"))
+    sign(file, file.parent / "standin-key")
+
+
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [
+        (cut_off_signature, "signature .* is missing"),
+        (claim_newest, "does not cover this file"),
+        (sign_as_a_stranger, "not signed by a key"),
+        (grow_old, "this list is of 2026-01-01"),
+    ],
+)
+def test_a_list_that_cannot_be_trusted_is_refused(carried: Path, harm: Callable[[Path], None], says: str) -> None:
+    harm(carried)
+    with pytest.raises(Refusal, match=says):
+        known_versions(None, carried, carried.parent / "release_signers")
 
 
 # --- recipes and sources ---
