@@ -33,7 +33,7 @@ def expected(instance: Instance) -> dict[str, Any]:
         ],
         "accounts": [
             account.model_dump(mode="json", include={"handle", "organisation", "tools"})
-            for account in getattr(instance, "accounts", ())
+            for account in instance.accounts
         ],
         "applications": list(sweep.applications),
         "second_factor_days": sweep.second_factor_days,
