@@ -21,7 +21,7 @@ from roles.nginx.role import nginx
 from roles.object_storage.role import object_storage
 from roles.postgresql.role import postgresql, refuse_foreign
 from roles.redis.role import redis
-from roles.restore.role import restore
+from roles.restore.role import not_half_done, restore
 from roles.ssh.role import ssh
 
 node: Node = host.data.node
@@ -29,6 +29,7 @@ node: Node = host.data.node
 report_progress()
 deploy_lock(name="Hold the host's lock")
 if "database" in node.groups:
+    not_half_done(name="Look for an interrupted restore")
     refuse_foreign(name="Look for somebody else's database")
 if "mastodon" in node.groups:
     same_instance(name="Compare with the database", node=node)

@@ -32,6 +32,8 @@ VERBS = {
     "lockdown": "mastodon_gov.leaving:lockdown",
     "handback": "mastodon_gov.leaving:handback",
     "handover": "mastodon_gov.leaving:handover",
+    "drill": "mastodon_gov.drill:drill",
+    "fetch-configuration": "mastodon_gov.fetch_configuration:fetch_configuration",
     "restore": "mastodon_gov.restore:restore",
     "sweep": "mastodon_gov.sweep:sweep",
     "release": "mastodon_gov.release.cli:release",

@@ -92,6 +92,7 @@ def show_copy(told: dict[str, Any]) -> None:
 @click.option("--open", "opening", is_flag=True, help="Let visitors, mail and federation through again.")
 @click.option("--sign-off", is_flag=True, help="Remove the old database. Nothing leads back after that.")
 @click.option("--drop-beside", is_flag=True, help="Remove the copy.")
+@click.option("--onto-empty", is_flag=True, help="With --to: onto a host that holds nothing yet, all of it.")
 @click.option("--state", is_flag=True, help="Show what was done so far. Changes nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 @click.pass_obj
@@ -105,6 +106,7 @@ def restore(  # noqa: PLR0913, PLR0917  each is an option of the command line
     opening: bool,
     sign_off: bool,
     drop_beside: bool,
+    onto_empty: bool,
     state: bool,
     as_json: bool,
 ) -> None:
@@ -116,7 +118,7 @@ def restore(  # noqa: PLR0913, PLR0917  each is an option of the command line
     """
     verbs = {"list": listing, "open": opening, "sign-off": sign_off, "drop": drop_beside, "state": state}
     chosen = [verb for verb, given in verbs.items() if given]
-    if len(chosen) + bool(to or switch) != 1 or (beside_only and (switch or not to)):
+    if len(chosen) + bool(to or switch) != 1 or (beside_only and (switch or not to)) or (onto_empty and not to):
         raise click.UsageError(
             "Give one of --list, --to (with --switch or --beside-only), --switch, --open, --sign-off, "
             "--drop-beside, --state."
@@ -130,6 +132,9 @@ def restore(  # noqa: PLR0913, PLR0917  each is an option of the command line
         _end(told, chosen[0], as_json)
         return
     told = {}
+    if onto_empty:
+        _onto_empty(directory, host, [*target(str(to)), *then], as_json)
+        return
     if to:
         asked = target(to)
         journal(host, f"beside, to {' '.join(asked)}")
@@ -145,6 +150,17 @@ def restore(  # noqa: PLR0913, PLR0917  each is an option of the command line
         _end(told, "switch", as_json)
     else:
         _end(told, "beside", as_json)
+
+
+def _onto_empty(directory: Path, host: Host, asked: list[str], as_json: bool) -> None:
+    from mastodon_gov.worst_day import phases
+
+    took = phases(directory, host, asked)
+    journal(host, f"onto empty, to {' '.join(asked)}")
+    if as_json:
+        click.echo(json.dumps({"phases": took, "seconds": round(sum(took.values()), 1)}))
+    else:
+        click.echo(f"{sum(took.values()):7.1f} s  in all\n{NEXT['switch']}")
 
 
 def _wanted(as_json: bool) -> bool:

@@ -22,6 +22,7 @@ from mastodon_gov.secrets import read
 LIB = "/usr/local/lib/mastodon-gov"
 CERTIFICATE_DAYS = 21  # below this a renewal has failed at least once
 QUEUE_SECONDS = 300
+DAY = 86400
 DISK_PERCENT = 85
 
 
@@ -59,6 +60,18 @@ def _is_error(value: Any) -> bool:
     return isinstance(value, dict) and "error" in value
 
 
+def drill_problems(told: dict[str, Any], allowed: int) -> list[str]:
+    """What `status` says of the drills; `allowed` in days."""
+    last = told.get("last") or {}
+    found = [f"the last drill failed: {' '.join(last['problems']) or 'see its evidence'}"] if last.get("rc") else []
+    if told.get("without_s", 0) > allowed * DAY:
+        found.append(
+            f"no drill has succeeded for {told['without_s'] // DAY} days (backups.drill_max_age_days is {allowed}): "
+            "run `mastodon-gov drill`"
+        )
+    return found
+
+
 def _slot_problems(slots: dict[str, Any]) -> list[str]:
     found = []
     for kind, both in slots.get("kinds", {}).items():
@@ -90,7 +103,7 @@ def status(directory: Path, as_json: bool) -> None:
     seen = json.loads(host.run([f"{LIB}/status.py"]))
     seen["backup_bucket"] = look(host.instance, read(directory, identity_path(directory)))
     seen["release"] = of_status(seen, directory)
-    wrong = problems(seen)
+    wrong = problems(seen) + drill_problems(seen["drill"], host.instance.backups.drill_max_age_days)
     if as_json:
         click.echo(json.dumps({"host": host.name, **seen, "problems": wrong}))
     else:
@@ -124,6 +137,9 @@ def _table(name: str, seen: dict[str, Any]) -> None:
     _backup_rows(table, seen["backup"])
     if (last := seen.get("upgrade")) and not _is_error(last):
         table.add_row("last upgrade", f"{last['from']} → {last['to']}: {last['state']}", f"{last['last'][:19]} UTC")
+    if last := seen.get("drill", {}).get("last"):
+        word = f"back in {last['rto_s']} s, {last['rpo_s']} s lost" if last["rc"] == 0 else "failed"
+        table.add_row("drill", word, _when(last["at"]))
     for place, use in (seen["disks"] if not _is_error(seen["disks"]) else {}).items():
         table.add_row(f"disk {place}", f"{use['free_gib']} GiB free, {use['used_percent']} % used", "")
     Console(width=None if sys.stdout.isatty() else 120).print(table)

@@ -57,7 +57,7 @@ def outgoing(instance: Instance) -> tuple[Flow, ...]:
         Flow("names", (), _networks(instance.network.resolvers), (53,), ("tcp", "udp")),
         Flow("mail to the relay", ("root", "mastodon", "mastodon-owner"), relay, (relay_port,)),
         Flow("pictures", ("mastodon", "mastodon-owner", "www-data"), storage, (storage_port,)),
-        Flow("backups", ("postgres", "root"), storage, (storage_port,)),
+        Flow("backups", ("postgres", "root", "mfg-drill"), storage, (storage_port,)),
         *(Flow("time", ("_chrony",), to, (123, 4460), ("udp", "tcp")) for to in _time_servers(instance)),
     ]
     if instance.network.http_proxy:

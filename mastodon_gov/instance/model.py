@@ -229,6 +229,8 @@ class Backups(Part):
     `object_storage.backup_lock_days`."""
     second_directory: MountPoint | None = None
     """A second repository: a file system of another machine, mounted here. It gets all WAL and each nightly backup."""
+    drill_max_age_days: Annotated[int, Field(ge=1, le=90, strict=True)] = 7
+    """Days after which `status` asks for a drill: a backup that nobody restored is a hope."""
     archive_timeout: Annotated[int, Field(ge=30, le=3600, strict=True)] = 60
     """Seconds after which a change is sent away at the latest: what a lost host loses."""
 

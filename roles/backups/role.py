@@ -149,3 +149,9 @@ def backups(node: Node) -> None:
         units_=wanted(node),
     )
     repository(name="Make the repository and the first backup", instance=node.instance)
+
+
+@deploy("Backups, not started")
+def backup_files(node: Node) -> None:
+    """What a restore reads the repository with; nothing is written there."""
+    settle(packages_=PACKAGES, files=files(node))

@@ -34,6 +34,8 @@ SERVICES = [
     Account("mastodon", "/var/lib/mastodon"),
     Account("mastodon-owner", "/var/lib/mastodon-owner", ("mastodon",)),
     Account("postgres", "/var/lib/postgresql"),
+    # A drill's copy belongs to it; it reads the backups' configuration by its group.
+    Account("mfg-drill", "/var/lib/mfg-drill", ("postgres",)),
 ]
 FACTS_PARTS = ("facts_lib.py", "facts_people.py", "facts_services.py")
 # Laid out like their templates, readable by everybody.

@@ -21,7 +21,7 @@ from roles.lib.live import Live, live
 from roles.lib.packages import packages
 from roles.lib.render import facts_program, managed
 from roles.lib.settle import settle
-from roles.lib.units import Unit
+from roles.lib.units import Unit, units
 
 # pgbackrest is here because the archiver runs inside PostgreSQL's unit, whose sandbox names its directories.
 PACKAGES = ["postgresql-17", "postgresql-client-17", "pgbackrest"]
@@ -190,10 +190,21 @@ def database() -> Commands:
 @deploy("PostgreSQL")
 def postgresql(node: Node) -> None:
     """Cluster before configuration before start; then what lives in it."""
+    _cluster(node)
+    units(name="Run units", wanted=UNITS)
+    live(name="Mend what others have changed", wanted=mended())
+    database(name="Make roles and database")
+
+
+@deploy("PostgreSQL, not started")
+def place(node: Node) -> None:
+    """Where a restored database goes."""
+    _cluster(node)
+
+
+def _cluster(node: Node) -> None:
     memory = node.instance.database.memory or host.get_fact(MemoryMiB) // 2
     managed_files(name="Ask for no cluster", entries=cluster_files())
     packages(name="Install packages", names=PACKAGES)
     cluster(name="Make the cluster")
-    settle(files=files(node, memory), units_=UNITS)
-    live(name="Mend what others have changed", wanted=mended())
-    database(name="Make roles and database")
+    settle(files=files(node, memory))

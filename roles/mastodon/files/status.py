@@ -117,6 +117,16 @@ def failed_units() -> list[str]:
     ]
 
 
+def drill() -> dict[str, object]:
+    """The last drill that ended, and for how long none has succeeded (s); the first is due after the first deploy."""
+    told = [json.loads(path.read_text()) for path in sorted(Path("/var/lib/mastodon-gov/drills").glob("*.json"))]
+    good = [each["at"] for each in told if each["rc"] == 0]
+    home = Path("/var/lib/mfg-drill")
+    since = good[-1] if good else home.stat().st_mtime if home.exists() else time.time()
+    last = {name: told[-1].get(name) for name in ("at", "rc", "label", "rpo_s", "rto_s", "problems")} if told else None
+    return {"last": last, "without_s": int(time.time() - since)}
+
+
 PARTS: dict[str, Callable[[], object]] = {
     "services": services,
     "slots": lambda: program("slots.py status"),
@@ -126,6 +136,7 @@ PARTS: dict[str, Callable[[], object]] = {
     "queues": queues,
     "lock": lock,
     "backup": lambda: program("backup-status"),
+    "drill": drill,
     "failed_units": failed_units,
     "owner_password_waits": lambda: os.path.exists("/var/lib/mastodon-gov/owner-first-password"),
 }

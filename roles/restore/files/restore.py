@@ -1,4 +1,4 @@
-#!/usr/bin/python3
+#!/usr/bin/python3 -B
 """Restore the database beside the running one, verify it, then switch. Runs as root on the database's host.
 
     restore.py list [--as-of TIME]                    what can be restored (JSON)
@@ -26,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
+if TYPE_CHECKING or __package__:
     from roles.restore.files import recovery, switching, verify
     from roles.restore.files.recovery import Copy, Refused, Target
 else:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
+if TYPE_CHECKING or __package__:
     from roles.restore.files.recovery import Copy, Refused, Target, as_user, ask, configured, first_line, iso, stop
 else:
     from recovery import Copy, Refused, Target, as_user, ask, configured, first_line, iso, stop

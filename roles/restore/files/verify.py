@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
+if TYPE_CHECKING or __package__:
     from roles.restore.files.recovery import PORT, Copy, Target, as_user, ask, configured, first_line, sql
 else:  # on the host the programs lie side by side
     from recovery import PORT, Copy, Target, as_user, ask, configured, first_line, sql

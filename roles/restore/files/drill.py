@@ -1,0 +1,313 @@
+#!/usr/bin/python3 -B
+"""Restore last night's backup with every other way out closed, look at it from every side, file the evidence.
+
+    drill.py [--as-of TIME]
+
+Prints the evidence (JSON), signed with the host's key beside it in /var/lib/mastodon-gov/drills. The copy belongs to an
+account of its own, mfg-drill, which reaches the backup store and nothing else; it is removed at the end.
+Exit code: 0 good · 1 the repository is not whole · 2 not restored · 3 not recovered · 4 an index is damaged
+5 too much would be lost · 6 a page is damaged · 7 rows are missing · 8 other secrets · 9 not begun, or interrupted ·
+10 a way out is open · 11 the application runs on a drill host.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING or __package__:
+    from roles.backups.files.backup_repository import verified
+    from roles.restore.files import recovery, verify
+    from roles.restore.files.recovery import Copy, Refused, Target
+else:  # on the host the programs lie side by side
+    import recovery
+    import verify
+    from backup_repository import verified
+    from recovery import Copy, Refused, Target
+
+USER = "mfg-drill"
+HOME = Path("/var/lib/mfg-drill")
+COPY = Copy(
+    data=HOME / "data", run=Path("/run/mfg-drill"), log=HOME / "server.log", user=USER, unit="mfg-drill-copy.service"
+)
+KEPT = Path("/var/lib/mastodon-gov/drills")
+SETTINGS = Path("/usr/local/lib/mastodon-gov/drill.json")
+HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
+NAMESPACE = "mastodon-drill"
+KEEP = 400
+WHOLE, RESTORED, RECOVERED, INDEXES, FRESH, PAGES, ROWS, SECRETS, BEGUN, CLOSED, RESTING = range(1, 12)
+RULES = """\
+table inet mfg_drill
+delete table inet mfg_drill
+table inet mfg_drill {{
+  counter blocked {{ }}
+  chain output {{
+    type filter hook output priority filter - 10; policy accept;
+    meta skuid != "{user}" accept
+{allowed}
+    counter name blocked reject
+  }}
+}}
+"""
+
+
+class Failed(Exception):
+    """A step whose failure ends the drill, with its exit code."""
+
+    def __init__(self, code: int, sentence: str) -> None:
+        """Remember the code for the exit."""
+        super().__init__(sentence)
+        self.code = code
+
+
+class Drill:
+    """One drill: the evidence grows step by step, so that a failed one tells how far it came."""
+
+    def __init__(self, target: Target) -> None:
+        """Begin the evidence."""
+        self.target, self.settings = target, json.loads(SETTINGS.read_text())
+        self.bin = Path()
+        self.evidence: dict[str, Any] = {
+            "format": 1,
+            "at": int(time.time()),
+            "host": socket.gethostname(),
+            "stanza": recovery.configured()[0],
+            "as_of": target.as_of or None,
+            "steps": {},
+            "problems": [],
+            "rc": BEGUN,
+        }
+
+    def step(self, name: str, code: int, work: Callable[[], list[str] | None]) -> None:
+        """Do a step; its sentences, or its refusal, end the drill with this code."""
+        print(f"... {name}", file=sys.stderr, flush=True)
+        began = time.monotonic()
+        try:
+            wrong = work() or []
+        except Refused as refusal:
+            wrong = [str(refusal)]
+        took = self.evidence["steps"][name] = round(time.monotonic() - began, 2)
+        print(f"{took:7.1f} s  {name}", file=sys.stderr, flush=True)
+        if wrong:
+            raise Failed(code, " ".join(wrong))
+
+    def run(self) -> None:
+        """All steps in order; egress is closed and proved closed before anything is fetched."""
+        self.step("close", CLOSED, self.close)
+        self.step("application", RESTING, self.application)
+        self.step("verify", WHOLE, self.whole)
+        self.step("restore", RESTORED, self.restore)
+        self.step("recover", RECOVERED, self.recover)
+        self.step("heartbeat", FRESH, self.heartbeat)
+        self.step("counts", ROWS, self.counts)
+        self.step("secrets", SECRETS, self.secrets)
+        self.step("amcheck", INDEXES, lambda: verify.damaged_indexes(COPY, self.bin))
+        recovery.stop(COPY)
+        self.step("checksums", PAGES, lambda: verify.damaged_pages(COPY, self.bin))
+        self.step("still closed", CLOSED, self.still_closed)
+        steps = self.evidence["steps"]
+        self.evidence["rto_s"] = round(steps["restore"] + steps["recover"], 2)
+        self.evidence["rc"] = 0
+
+    def close(self) -> list[str]:
+        """Load the rules, then try every way out; each must fail, and the rules must have counted it."""
+        conf = recovery.configured()[1]
+        port = conf.get("repo1-storage-port", "443")
+        text = rules(conf["repo1-s3-endpoint"], port)
+        done = subprocess.run(["nft", "-f", "-"], input=text, capture_output=True, text=True, check=False)
+        if done.returncode:
+            return [f"The rules that close every way out cannot be loaded: {recovery.first_line(done.stderr)}."]
+        return self.still_closed()
+
+    def still_closed(self) -> list[str]:
+        """Whether the drill's account gets out anywhere but to the backup store."""
+        before = blocked()
+        probes = self.settings["probes"]
+        open_ = reached(probes)
+        live = recovery.as_user(
+            USER, "psql", "-XqtAc", "select 1", "-h", "/var/run/postgresql", "-d", "mastodon_production"
+        )
+        open_ += ["the live database"] if live.returncode == 0 else []
+        counted = blocked() - before
+        self.evidence |= {
+            "blocked_packets": blocked(),
+            "egress": "open" if open_ else "closed",
+            "probes": len(probes) + 1,
+        }
+        if open_:
+            return [f"A copy of the database could reach {', '.join(open_)}. The drill ended before it was made."]
+        return [] if counted >= len(probes) else ["The rules did not count the probes, so they were not in force."]
+
+    def application(self) -> list[str]:
+        """On a host that is for drills alone nothing of the application runs; elsewhere nothing leads from it here."""
+        if not self.settings["alone"]:
+            self.evidence["application"] = "runs on this host; the copy's directory and socket are closed to it"
+            return []
+        shown = subprocess.run(
+            ["systemctl", "list-units", "--no-legend", "--plain", "--state=active", "mastodon-*"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+        self.evidence["application"] = "not active"
+        return [f"{shown[0]} runs on the drill host: a copy must not federate or send mail. Stop it."] if shown else []
+
+    def whole(self) -> list[str]:
+        """pgBackRest reads the backup and its WAL; what it prints counts, not how it ends."""
+        found = recovery.repository(self.target, USER)
+        self.bin = recovery.binaries(found)
+        backup = recovery.choose(self.target, found, None)
+        self.evidence |= {
+            "label": backup["label"],
+            "bytes": backup["info"]["size"],
+            "postgresql": found["db"][-1]["version"],
+        }
+        recovery.check_room(COPY, backup)
+        words = ["--output=text", "--verbose", "--log-level-console=off", "--log-level-stderr=error"]
+        words = recovery.pgbackrest(self.target, *words, "--log-level-file=off", "verify")
+        done = recovery.as_user(USER, *words, timeout=None)
+        good, why = verified(done.stdout)
+        wrong = recovery.first_line(done.stderr) if done.stderr.strip() else why
+        return [] if good else [f"The backups are not whole: {wrong}."]
+
+    def restore(self) -> None:
+        recovery.fetch(COPY, self.target, self.evidence["label"])
+
+    def recover(self) -> None:
+        """Replay to the end, promote, still alive."""
+        recovery.start(COPY, self.bin, read_only=False)
+        self.evidence["last_change"] = recovery.recover(COPY, self.target)
+        self.recovered_at = time.time()
+        self.evidence["timeline"] = int(recovery.sql(COPY, "select timeline_id from pg_control_checkpoint()"))
+
+    def heartbeat(self) -> list[str]:
+        """Age of the newest heartbeat when the last change was read: what a loss at that moment would have cost."""
+        seen = verify.content(COPY)
+        age = verify.age(seen, self.recovered_at)
+        self.evidence |= {"rpo_s": age, "heartbeat_age_s": age}
+        self.evidence |= {name: seen[name] for name in ("counts", "max_ids", "schema", "lock")}
+        limit = self.settings["rpo_s"]
+        if self.target.as_of:
+            return []
+        if age is None:
+            return ["There is no heartbeat in the copy, so what would be lost is not known. Run deploy."]
+        return [f"The newest change in the backups is {age:.0f} s old, allowed {limit}."] if age > limit else []
+
+    def counts(self) -> list[str]:
+        """Against the manifest that speaks of a moment the copy must have reached."""
+        self.manifest = verify.last_before(verify.manifests(self.target, USER), self.evidence["at"])
+        self.evidence["manifest"] = self.manifest["label"] if self.manifest else None
+        seen = {"max_ids": self.evidence["max_ids"]}
+        return verify.count_problems(seen, self.manifest)
+
+    def secrets(self) -> list[str]:
+        """By fingerprint, where the host has secrets to compare."""
+        compared = self.manifest is not None and verify.ENVIRONMENT.exists()
+        self.evidence["fingerprints"] = "equal" if compared else "not compared"
+        wrong = verify.fingerprint_problems(self.manifest)
+        self.evidence["fingerprints"] = "different" if wrong else self.evidence["fingerprints"]
+        return wrong
+
+
+def rules(store: str, port: str) -> str:
+    """The rules: the backup store and the resolvers, for this account; all else is counted and refused."""
+    allowed = []
+    for family, word in ((socket.AF_INET, "ip"), (socket.AF_INET6, "ip6")):
+        try:
+            found = sorted({str(each[4][0]) for each in socket.getaddrinfo(store, None, family, socket.SOCK_STREAM)})
+        except socket.gaierror:
+            found = []
+        if found:
+            allowed.append(f"    {word} daddr {{ {', '.join(found)} }} tcp dport {port} accept")
+    for server in re.findall(r"^nameserver (\S+)", Path("/etc/resolv.conf").read_text(), re.M):
+        word = "ip6" if ":" in server else "ip"
+        allowed.append(f"    {word} daddr {server} meta l4proto {{ tcp, udp }} th dport 53 accept")
+    return RULES.format(user=USER, allowed="\n".join(allowed))
+
+
+def blocked() -> int:
+    """Packets that the rules have refused."""
+    shown = subprocess.run(
+        ["nft", "-j", "list", "counter", "inet", "mfg_drill", "blocked"], capture_output=True, text=True, check=False
+    ).stdout
+    return next(
+        (each["counter"]["packets"] for each in json.loads(shown or "{}").get("nftables", []) if "counter" in each), 0
+    )
+
+
+def reached(probes: list[list[Any]]) -> list[str]:
+    """Those of the addresses (host, port) to which the drill's account can open a connection."""
+    program = """
+import json, socket, sys
+for host, port in json.loads(sys.argv[1]):
+    try:
+        socket.create_connection((host, port), timeout=2).close()
+        print(f"{host}:{port}")
+    except OSError:
+        pass
+"""
+    return str(recovery.as_user(USER, "python3", "-c", program, json.dumps(probes)).stdout).split()
+
+
+def wipe() -> None:
+    """Nothing of the copy stays, and no rule."""
+    recovery.stop(COPY)
+    for place in (COPY.data, COPY.run):
+        shutil.rmtree(place, ignore_errors=True)
+    COPY.log.unlink(missing_ok=True)
+    subprocess.run(["nft", "delete", "table", "inet", "mfg_drill"], capture_output=True, check=False)
+
+
+def file(evidence: dict[str, Any]) -> None:
+    """Write the evidence and its signature; old ones go."""
+    KEPT.mkdir(mode=0o755, exist_ok=True)
+    path = KEPT / time.strftime("%Y%m%dT%H%M%SZ.json", time.gmtime(evidence["at"]))
+    path.write_text(json.dumps(evidence, indent=1, sort_keys=True) + "\n")
+    sign = ["ssh-keygen", "-q", "-Y", "sign", "-f", HOST_KEY, "-n", NAMESPACE, str(path)]
+    Path(f"{path}.sig").unlink(missing_ok=True)
+    subprocess.run(sign, capture_output=True, check=False)
+    for old in sorted(KEPT.glob("*.json"))[:-KEEP]:
+        old.unlink()
+        Path(f"{old}.sig").unlink(missing_ok=True)
+
+
+def main() -> int:
+    """One drill at a time; returns its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--as-of", default="")
+    asked = parser.parse_args()
+    os.makedirs("/run/mastodon-gov", exist_ok=True)
+    with open("/run/mastodon-gov/drill.lock", "w", encoding="ascii") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("Another drill runs on this host. Wait for it, then try again.", file=sys.stderr)
+            return BEGUN
+        wipe()
+        recovery.prepare(COPY)
+        drill = Drill(Target("latest", as_of=asked.as_of))
+        try:
+            drill.run()
+        except Failed as failure:
+            drill.evidence |= {"rc": failure.code, "problems": [str(failure)]}
+            print(failure, file=sys.stderr)
+        finally:
+            wipe()
+            file(drill.evidence)
+        print(json.dumps(drill.evidence))
+        return int(drill.evidence["rc"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""A member of staff with a second factor, and what she leaves behind: posts, a picture, a session."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from tests.lab.deployed import WEB, Deployed
+from tests.lab.people import CONFIRM, OTP, Browser, browser, form_of, hidden, tootctl, totp
+from tests.lab.test_media import CURL, PICTURE
+
+ADDRESS = "owner@agency.test"
+
+
+@dataclass
+class Staff:
+    """The owner with what only she knows: password, second factor, a token of her telephone."""
+
+    password: str
+    secret: str = ""
+    token: str = ""
+    posts: list[str] = field(default_factory=list)
+
+
+def enter(person: Browser, staff: Staff) -> int:
+    """Sign in with password and second factor; the status of the page after it (200: she is in)."""
+    given = {"user[email]": ADDRESS, "user[password]": staff.password}
+    first = person.ask("/auth/sign_in", {"authenticity_token": token_on(person, "/auth/sign_in"), **given})
+    form = form_of(first.page, "/auth/sign_in")
+    assert "user[otp_attempt]" in form, first
+    second = {"authenticity_token": hidden(form, "authenticity_token"), "user[otp_attempt]": totp(staff.secret)}
+    entered = person.ask("/auth/sign_in", second)
+    assert entered.status == 302, entered
+    return person.ask(OTP).status
+
+
+def token_on(person: Browser, path: str) -> str:
+    """The form's token of a page."""
+    return hidden(form_of(person.ask(path).page, path), "authenticity_token")
+
+
+def staff(instance: Deployed) -> tuple[Staff, Browser]:
+    """The owner, signed in with a second factor that she has just set up, with a token for her telephone."""
+    done, said = tootctl(instance, "accounts", "modify", "owner", "--reset-password", "--disable-2fa")
+    found = re.search(r"New password: (\S+)", said)
+    assert not done, said
+    assert found, said
+    known, person = Staff(found[1]), browser(instance)
+    form = {"user[email]": ADDRESS, "user[password]": known.password}
+    assert person.fill("/auth/sign_in", "/auth/sign_in", **form).status == 302
+    assert person.fill(OTP, OTP).where == f"{CONFIRM}/new"
+    page = person.ask(f"{CONFIRM}/new").page
+    shown = re.search(r"<code>([A-Z2-7]+)</code>", page)
+    assert shown, page
+    known.secret = shown[1]
+    confirm = {"authenticity_token": hidden(form_of(page, CONFIRM), "authenticity_token")}
+    confirm["form_two_factor_confirmation[otp_attempt]"] = totp(known.secret)
+    assert person.ask(CONFIRM, confirm).status == 200
+    known.token = person.token(person.application("read write"))
+    return known, person
+
+
+def call(instance: Deployed, known: Staff, path: str, *options: str) -> dict[str, object]:
+    """Her telephone asks the server; the token travels on standard input."""
+    words = [*CURL, "-H", "@-", *options, f"https://{WEB}{path}"]
+    done = instance.machine("outside").exec(words, stdin=f"Authorization: Bearer {known.token}\n")
+    told: dict[str, object] = json.loads(done.stdout)
+    return told
+
+
+def post(instance: Deployed, known: Staff, text: str) -> str:
+    """A post; its number."""
+    told = call(instance, known, "/api/v1/statuses", "-F", f"status={text}")
+    known.posts.append(str(told["id"]))
+    return str(told["id"])
+
+
+def picture(instance: Deployed, known: Staff) -> str:
+    """An uploaded picture; its address for readers."""
+    instance.machine("outside").exec(
+        ["sh", "-c", "base64 -d > /root/picture.png"], stdin=base64.b64encode(PICTURE).decode()
+    )
+    return str(call(instance, known, "/api/v2/media", "-F", "file=@/root/picture.png")["url"])
+
+
+def reads(instance: Deployed, number: str) -> int:
+    """Status of a post's page for the stranger."""
+    return instance.status_of(f"https://{WEB}/@owner/{number}")
+
+
+def this_second(instance: Deployed) -> str:
+    """A moment with nothing in it: a whole second of the host after now, and past."""
+    begun = int(instance.root("date +%s")) + 1
+    while int(instance.root("date +%s")) <= begun:
+        time.sleep(0.1)
+    return f"{datetime.fromtimestamp(begun, UTC):%Y-%m-%dT%H:%M:%SZ}"
