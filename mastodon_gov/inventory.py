@@ -12,9 +12,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
-
-import paramiko
+from typing import TYPE_CHECKING, Any
 
 from mastodon_gov import secrets
 from mastodon_gov.certificate_files import certificate_files
@@ -26,6 +24,9 @@ from mastodon_gov.release.select import selected
 WRONG_USAGE = 2
 # A role branches on these names; a group nobody knows would silently deploy nothing.
 GROUPS = ("database", "redis", "mastodon", "proxy")
+
+if TYPE_CHECKING:
+    import paramiko
 
 _NAMES_ONLY: ContextVar[bool] = ContextVar("names_only", default=False)
 HostList = list[tuple[str, dict[str, Any]]]
@@ -110,6 +111,8 @@ def _host(directory: Path, instance: Instance, node: Node) -> dict[str, Any]:
 
 def _without_delay(sock: socket.socket, **options: Any) -> paramiko.Transport:
     """paramiko leaves Nagle's algorithm on: small packets then wait 40 ms for a delayed acknowledgement."""
+    import paramiko  # takes a quarter of a second, which verbs that only want names must not pay
+
     # Through a jump host the "socket" is a channel, which has no such option.
     if isinstance(sock, socket.socket):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

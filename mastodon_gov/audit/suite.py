@@ -49,7 +49,7 @@ class Asked:
 def run_suite(asked: Asked, on_check: Callable[[Check], None]) -> tuple[list[Check], Session]:
     """Every check, as it ends, and what the suite says of itself. Raises Refusal when the suite would not run."""
     reader, writer = os.pipe()
-    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:testinfra"]
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:testinfra", "-p", "no:typeguard"]
     words += ["--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), "tests/compliance"]
     checks: list[Check] = []
     session = Session()
