@@ -18,6 +18,7 @@ import pytest
 from mastodon_gov.lab.demo import REPOSITORY
 from tests.lab.deployed import LIB, Deployed, files_of
 from tests.lab.edits import edited, sign_in
+from tests.lab.watchers import known_secrets
 
 FACTS = f"{LIB}/facts"
 Report = dict[str, Any]
@@ -76,6 +77,13 @@ def test_the_auditor_can_do_nothing_else(instance: Deployed) -> None:
         f"touch {FACTS}/evil",
     ):
         assert tried(words) != 0, words
+
+
+def test_no_facts_program_tells_a_secret(instance: Deployed) -> None:
+    """Whoever may run them may read none of the instance's secrets."""
+    told = instance.root(f"for program in {FACTS}/*; do $program; done")
+    assert '"sshd"' in told
+    assert not any(value in told for value in known_secrets(instance.directory))
 
 
 @contextmanager
@@ -200,7 +208,9 @@ def test_the_auditors_page_works(instance: Deployed, tmp_path: Path) -> None:
         words = words.replace("INSTANCE", str(instance.directory)).replace("ALLOWED_SIGNERS", str(signers))
         done = subprocess.run(["sh", "-c", words], cwd=tmp_path, capture_output=True, text=True, check=False)
         # Nobody promises that a demo fulfils the strict level.
-        assert done.returncode == 0 or ("strict" in line and "passed, " in done.stdout), f"{line}\n{done.stdout[-2000:]}{done.stderr}"
+        assert done.returncode == 0 or ("strict" in line and "passed, " in done.stdout), (
+            f"{line}\n{done.stdout[-2000:]}{done.stderr}"
+        )
     report = next(tmp_path.glob("evidence/*/report.html")).read_text()
     assert "<h1>Audit of social.agency.test</h1>" in report
 
