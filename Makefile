@@ -40,6 +40,7 @@ bench: setup
 	@$(GOV) lab demo
 	@$(BIN)/python -m tests.bench.run
 	@$(BIN)/python -m tests.bench.backups
+	@$(BIN)/python -m tests.bench.upgrade
 	@$(BIN)/python -m tests.bench.audit
 
 lab-down: setup

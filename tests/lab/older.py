@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 
 from mastodon_gov.instance.release_line import write_release
 from mastodon_gov.lab.demo import REPOSITORY, bring_up, machines
+from mastodon_gov.lab.lab import Lab
 from tests.lab.conftest import MakeLab
 from tests.lab.deployed import LIB, Deployed, copy_instance
 
@@ -33,9 +35,22 @@ DELETE FROM schema_migrations WHERE version > '20251023210145' AND version <> '2
 """
 
 
+def commands(page: str) -> list[list[str]]:
+    """The commands that a page of docs/operator tells a person to type, in their order, without `mastodon-gov`."""
+    text = (REPOSITORY / "docs/operator" / page).read_text()
+    blocks = re.findall(r"^```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    assert all(line.startswith("mastodon-gov ") for line in lines), lines
+    return [line.split()[1:] for line in lines]
+
+
 def deploy_older(make_lab: MakeLab, directory: Path) -> Deployed:
     """A lab of its own with the older release."""
-    lab = make_lab("upgrade", machines(("python3",)))
+    return deploy_older_in(make_lab("upgrade", machines(("python3",))), directory)
+
+
+def deploy_older_in(lab: Lab, directory: Path) -> Deployed:
+    """The older release, in a lab that is there already."""
     copy_instance(directory)
     write_release(directory, OLD)
     deployed = Deployed(bring_up(lab, directory, print))

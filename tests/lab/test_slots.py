@@ -166,7 +166,7 @@ def test_a_swap_killed_where_it_matters(instance: Deployed) -> None:
     starts = [call.split()[0] for call in calls if " restart " in call]
     stops = [call.split()[0] for call in calls if " stop " in call]
     assert (len(starts), len(stops)) == (3, 3)
-    _killed_at(instance, [f"after {starts[0]}", f"after {stops[0]}", f"before {stops[1]}"])
+    _killed_at(instance, [f"after {starts[-1]}", f"after {stops[0]}", f"before {stops[1]}"])
     _jobs_are_done(instance)
 
 

@@ -16,6 +16,7 @@ from tests.lab.older import (
     NEW,
     OLD,
     back_to_older,
+    commands,
     deploy_older,
     journal,
     kill_group,
@@ -53,10 +54,13 @@ def token(older: Deployed) -> Iterator[str]:
 
 
 def test_upgrade_and_back_while_people_read_and_post(older: Deployed, token: str) -> None:
-    """The plan says what then happens; held before the point of no return; back; and all the way."""
+    """What upgrade.md and rollback.md tell a person to type: held before the point of no return; back; all the way.
+    Nobody waits and no post is lost."""
+    upward, back = commands("upgrade.md"), commands("rollback.md")
+    assert upward[0] == ["upgrade", "--plan"]
     files = files_of(older.machine())
     text = (older.directory / "instance.yaml").read_text()
-    plan = json.loads(older.cli("upgrade", "--plan", "--json").stdout)
+    plan = json.loads(older.cli(*upward[0], "--json").stdout)
     assert files_of(older.machine()) == files
     assert (older.directory / "instance.yaml").read_text() == text
     assert plan["problems"] == []
@@ -66,13 +70,15 @@ def test_upgrade_and_back_while_people_read_and_post(older: Deployed, token: str
     with load(older) as quiet, posting(older, token):
         time.sleep(10)  # the measure itself
     with load(older) as seen, posting(older, token) as posts:
-        print(older.cli("upgrade", "--hold").stdout)
+        print(older.cli(*upward[1]).stdout)
         assert serving(older) == NEW
         assert older.deploy()["changes"] == []
-        print(older.cli("rollback").stdout)
+        for words in back:
+            print(older.cli(*words).stdout)
         assert serving(older) == OLD
         assert older.deploy()["changes"] == []
-        print(older.cli("upgrade").stdout)
+        for words in upward[2:]:
+            print(older.cli(*words).stdout)
     slots(older, NEW)
     print(f"p99 {seen.percentile(0.99) / quiet.percentile(0.99):.1f} times that of before")
     assert seen.failed == []
@@ -111,9 +117,7 @@ def test_after_the_point_of_no_return_rollback_counts_what_a_restore_would_lose(
 @pytest.mark.parametrize(
     ("step", "then"),
     [
-        pytest.param(
-            step, then, marks=[] if (step, then) in (("start", "upgrade"), ("web", "rollback")) else pytest.mark.long
-        )
+        pytest.param(step, then, marks=[] if (step, then) == ("web", "rollback") else pytest.mark.long)
         for step in STEPS
         for then in ("upgrade", "rollback")
     ],
@@ -142,3 +146,136 @@ def test_an_upgrade_killed_in_each_step(older: Deployed, step: str, then: str, t
     if not done.returncode:
         assert older.deploy()["changes"] == []
         assert journal(older)[-1]["event"] == "closed"
+
+
+def test_versions_that_are_no_way(older: Deployed) -> None:
+    """A sentence each, exit 1, and nothing written: neither on the host nor in the file."""
+    before, text = len(journal(older)), (older.directory / "instance.yaml").read_text()
+    for version, said in (("9.9.9", "known are"), ("4.4.0", "is not known"), (OLD, "`mastodon-gov rollback`")):
+        done = older.cli("upgrade", version, check=False)
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+    assert len(journal(older)) == before
+    assert (older.directory / "instance.yaml").read_text() == text
+
+
+def _refused(older: Deployed, *said: str) -> None:
+    """An upgrade fails with these words, people are served by the older release all the time."""
+    with load(older) as seen:
+        done = older.cli("upgrade", check=False)
+        print(done.stdout, done.stderr)
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+        for words in said:
+            assert words in done.stderr
+        assert serving(older) == OLD
+    assert seen.failed == []
+
+
+def _then_it_goes(older: Deployed) -> None:
+    older.cli("upgrade")
+    slots(older, NEW)
+    assert older.deploy()["changes"] == []
+
+
+@pytest.mark.long
+def test_a_migration_that_fails(older: Deployed) -> None:
+    """Its name and the database's words; mended, the same command goes on where it stopped."""
+    back_to_older(older)
+    older.sql("ALTER TABLE media_attachments ADD COLUMN thumbnail_storage_schema_version integer")
+    _refused(older, "20260611150940 AddThumbnailSchemaVersionToMediaAttachments", "already exists")
+    older.sql("ALTER TABLE media_attachments DROP COLUMN thumbnail_storage_schema_version")
+    _then_it_goes(older)
+
+
+@pytest.mark.long
+def test_a_migration_that_waits_for_a_lock(older: Deployed) -> None:
+    """Somebody holds a table that the migrations change; readers do not wait behind it for more than the timeout."""
+    back_to_older(older)
+    holder = "systemd-run -q --unit=holder runuser -u postgres -- psql -qX -d mastodon_production"
+    older.root(f"{holder} -c 'BEGIN; LOCK TABLE user_roles IN ACCESS SHARE MODE; SELECT pg_sleep(3600)'")
+    try:
+        _refused(older, "got no lock in 6 tries", "psql, user postgres")
+    finally:
+        older.root("systemctl stop holder")
+    _then_it_goes(older)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["web", "sidekiq"])
+def test_a_new_slot_that_never_gets_ready(older: Deployed, kind: str) -> None:
+    """All of the new slot goes away again; the old one was told nothing."""
+    back_to_older(older)
+    place = f"/run/systemd/system/mastodon-{kind}@b.service.d"
+    other = older.root("readlink /opt/mastodon/active").strip()[-1]
+    place = place.replace("@b", "@a" if other == "b" else "@b")
+    older.root(f"mkdir -p {place}; cat > {place}/99-broken.conf", stdin="[Service]\nExecStart=\nExecStart=/bin/false\n")
+    try:
+        _refused(older, f"mastodon-{kind}@", "did not become ready; the old slot still runs")
+    finally:
+        older.root(f"rm -r {place}; systemctl daemon-reload")
+    _then_it_goes(older)
+
+
+@pytest.mark.long
+def test_a_sidekiq_that_does_not_end(older: Deployed) -> None:
+    """It is killed in time, and the journal and the last lines say so."""
+    back_to_older(older)
+    place = "/run/systemd/system/mastodon-sidekiq@.service.d"
+    older.root(
+        f"mkdir -p {place}; cat > {place}/99-slow.conf", stdin="[Service]\nExecStop=/bin/sleep 900\nTimeoutStopSec=5\n"
+    )
+    try:
+        older.root("systemctl daemon-reload")
+        done = older.cli("upgrade")
+    finally:
+        older.root(f"rm -r {place}; systemctl daemon-reload")
+    assert "did not end by itself in time and was killed" in done.stdout
+    assert serving(older) == NEW
+
+
+@pytest.mark.long
+def test_two_upgrades_at_once(older: Deployed, tmp_path: Path) -> None:
+    """The second says who is at work, and leaves the file alone; the first one comes through."""
+    back_to_older(older)
+    since = len(journal(older))
+    process = start(older, tmp_path / "log", "upgrade")
+    wait_for_step(older, process, "migrations before", since)
+    for words in (("upgrade",), ("rollback",)):
+        done = older.cli(*words, check=False)
+        assert done.returncode == 1
+        assert "Another deploy or upgrade is running" in done.stderr
+    assert process.wait(900) == 0
+    slots(older, NEW)
+
+
+def test_maintenance_starts_anew_what_runs_with_old_libraries(older: Deployed) -> None:
+    """What maintain.md tells a person to type, with a library that was replaced under running processes."""
+    library = "/usr/lib/x86_64-linux-gnu/libyaml-0.so.2"
+    older.root(
+        f"cp -a $(readlink -f {library}) /root/kept && cp /root/kept /root/new && mv /root/new $(readlink -f {library})"
+    )
+    plan, work = commands("maintain.md")
+    seen = json.loads(older.cli(*plan, "--json").stdout)
+    assert any(unit.startswith("mastodon-web@") for unit in seen["outdated"])
+    with load(older) as people:
+        told = json.loads(older.cli(*work, "--json", timeout=1500).stdout)
+    print(told)
+    assert people.failed == []
+    assert not any(unit.startswith("mastodon-") for unit in told["left"])
+    assert older.deploy()["changes"] == []
+
+
+@pytest.mark.long
+def test_maintenance_reboots_when_that_is_due(older: Deployed) -> None:
+    """And waits until all is well again; with --no-reboot it only says so."""
+    older.root("touch /run/reboot-required")
+    leader = older.machine().leader
+    assert "a reboot is due: a package asked for it" in older.cli("maintain", "--no-reboot", timeout=1500).stdout
+    assert older.machine().leader == leader
+    told = json.loads(older.cli("maintain", "--json", timeout=1500).stdout)
+    assert told["rebooted"]
+    assert older.machine().leader != leader
+    older.cli("status")
+    assert older.deploy()["changes"] == []
