@@ -31,6 +31,7 @@ from mastodon_gov.upgrade_plan import (
     backup_problems,
     choose,
     estimate,
+    held_problems,
     notes,
     path_refusal,
     pending,
@@ -115,7 +116,11 @@ def make_plan(directory: Path, host: Host, version: str | None) -> Plan:
         held=seen["held"] == bundle.name,
         unfinished=_unfinished(seen),
         seconds=estimate(seen["journal"]),
-        problems=tuple(problems(seen, need, (*before, *after), installed=installed, swap=swap) + backup_problems(seen)),
+        problems=tuple(
+            problems(seen, need, (*before, *after), installed=installed, swap=swap)
+            + held_problems(seen["held"], bundle.name)
+            + backup_problems(seen)
+        ),
         notes=tuple(notes(after, (*before, *after), seen)),
     )
 
@@ -211,7 +216,9 @@ def upgrade(  # noqa: PLR0913, PLR0917  each is an option of the command line
     backup = [sentence for sentence in plan.problems if sentence.startswith("backup: ")]
     refuse([sentence for sentence in plan.problems if not (without_backup and sentence in backup)])
     done = None
-    if not plan.nothing or (plan.held and not hold):
+    if plan.nothing and (hold or not plan.held):
+        write_release(directory, plan.target.partition("-")[0])
+    else:
         console = Console(stderr=as_json, quiet=as_json, soft_wrap=True)
         console.print(f"{plan.origin} → {plan.target}", highlight=False)
         done = go(directory, host, plan.target.partition("-")[0], plan.target if hold else "", console)

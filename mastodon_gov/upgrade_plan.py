@@ -146,6 +146,13 @@ def _short_disks(seen: dict[str, Any], need: Need, todo: Iterable[Migration], in
     return found
 
 
+def held_problems(held: str, target: str) -> list[str]:
+    """Why a release that was not finished must be finished first: the next one builds upon its last migrations."""
+    if held in ("", target):
+        return []
+    return [f"{held} is held before its end. Finish it with `mastodon-gov upgrade {held.partition('-')[0]}` first."]
+
+
 def backup_problems(seen: dict[str, Any]) -> list[str]:
     """Why a restore point would not help: sentences."""
     return [f"backup: {sentence}" for sentence in seen["backup"]["problems"]]

@@ -14,7 +14,7 @@ from mastodon_gov.errors import Refusal
 from mastodon_gov.instance.release_line import with_release, write_release
 from mastodon_gov.migrations import Migrations, created, read_installed, read_paths, refusal, tables
 from mastodon_gov.rollback import restore_point, target_of
-from mastodon_gov.upgrade_plan import Need, Plan, choose, estimate, path_refusal, pending, problems
+from mastodon_gov.upgrade_plan import Need, Plan, choose, estimate, held_problems, path_refusal, pending, problems
 from roles.mastodon.files import journal
 
 OLD, NEW, NEXT = "4.5.15-aaaaaaaa", "4.6.5-bbbbbbbb", "4.7.0-cccccccc"
@@ -181,6 +181,11 @@ def test_a_host_that_has_only_to_finish_needs_neither_memory_nor_room_for_the_re
     disks = {place: {"free": 1200, "device": 1} for place in ("/opt/mastodon", "/var", "/var/lib/postgresql")}
     told = seen(memory__available=10, disks=disks)
     assert against(told, installed=True, swap=False) == []
+
+
+def test_a_release_that_is_held_is_finished_before_the_next() -> None:
+    assert "upgrade 4.6.5` first" in held_problems(NEW, NEXT)[0]
+    assert held_problems(NEW, NEW) == held_problems("", NEXT) == []
 
 
 FILE = "# ours\nformat: 1\nrelease: 4.5.15   # since May\n\nowner: {release: no}\n"

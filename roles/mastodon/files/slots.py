@@ -139,7 +139,8 @@ def healthy(kind: str, slot: str) -> bool:
     """Whether it serves, database included: what /health says of itself is only that it lives."""
     if kind == "web":
         headers = {"Host": web_name(), "X-Forwarded-Proto": "https"}
-        return asked(kind, slot, "/api/v2/instance", headers) == 200
+        # 401 where only signed-in people may ask (limited federation).
+        return asked(kind, slot, "/api/v2/instance", headers) in (200, 401)
     # It looks a token up in the database; 500 when it cannot.
     return asked(kind, slot, "/api/v1/streaming/user", {"Authorization": "Bearer nobody"}) == 401
 
