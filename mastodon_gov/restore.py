@@ -93,6 +93,7 @@ def show_copy(told: dict[str, Any]) -> None:
 @click.option("--sign-off", is_flag=True, help="Remove the old database. Nothing leads back after that.")
 @click.option("--drop-beside", is_flag=True, help="Remove the copy.")
 @click.option("--onto-empty", is_flag=True, help="With --to: onto a host that holds nothing yet, all of it.")
+@click.option("--media-to", help="Put back pictures and videos that were deleted or overwritten after this time.")
 @click.option("--state", is_flag=True, help="Show what was done so far. Changes nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 @click.pass_obj
@@ -107,6 +108,7 @@ def restore(  # noqa: PLR0913, PLR0917  each is an option of the command line
     sign_off: bool,
     drop_beside: bool,
     onto_empty: bool,
+    media_to: str | None,
     state: bool,
     as_json: bool,
 ) -> None:
@@ -118,11 +120,21 @@ def restore(  # noqa: PLR0913, PLR0917  each is an option of the command line
     """
     verbs = {"list": listing, "open": opening, "sign-off": sign_off, "drop": drop_beside, "state": state}
     chosen = [verb for verb, given in verbs.items() if given]
-    if len(chosen) + bool(to or switch) != 1 or (beside_only and (switch or not to)) or (onto_empty and not to):
+    if (
+        len(chosen) + bool(to or switch) + bool(media_to) != 1
+        or (beside_only and (switch or not to))
+        or (onto_empty and not to)
+    ):
         raise click.UsageError(
             "Give one of --list, --to (with --switch or --beside-only), --switch, --open, --sign-off, "
             "--drop-beside, --state."
         )
+    if media_to:
+        from mastodon_gov.storage.versions import put_back
+
+        told = put_back(directory, datetime.fromisoformat(moment(media_to, "--media-to")))
+        click.echo(json.dumps(told) if as_json else f"{told['put_back']} of {told['objects']} objects put back")
+        return
     host = database_host(directory)
     then = ["--as-of", moment(as_of, "--as-of")] if as_of else []
     if chosen:

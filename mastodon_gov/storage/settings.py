@@ -87,7 +87,8 @@ def _allow(principal: Any, actions: list[str], resource: str) -> Json:
 def media_policy(bucket: str, user: str) -> tuple[Json, ...]:
     """Anyone reads objects by name but not Mastodon's archives of accounts; only the application's user writes."""
     arn, me = f"arn:aws:s3:::{bucket}", {"AWS": [user]}
-    objects = ["GetObject", "PutObject", "PutObjectAcl", "GetObjectAcl", "DeleteObject"]
+    # GetObjectVersion: what was deleted or overwritten is put back with this key (restore --media-to).
+    objects = ["GetObject", "GetObjectVersion", "PutObject", "PutObjectAcl", "GetObjectAcl", "DeleteObject"]
     uploads = ["AbortMultipartUpload", "ListMultipartUploadParts"]
     archives = {
         "Effect": "Deny",
@@ -110,7 +111,8 @@ def backup_policy(bucket: str, user: str) -> tuple[Json, ...]:
     objects = ["GetObject", "GetObjectVersion", "PutObject", "DeleteObject"]
     uploads = ["AbortMultipartUpload", "ListMultipartUploadParts"]
     return (
-        _allow(me, ["s3:ListBucket", "s3:DeleteObject"], arn),
+        # ListBucketVersions: pgBackRest reads the bucket as it was before somebody destroyed it (restore --as-of).
+        _allow(me, ["s3:ListBucket", "s3:ListBucketVersions", "s3:DeleteObject"], arn),
         _allow(me, [f"s3:{name}" for name in objects + uploads], f"{arn}/*"),
     )
 

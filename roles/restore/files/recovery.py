@@ -124,7 +124,9 @@ def repository(target: Target, user: str = "postgres") -> dict[str, Any]:
         if "FormatError" in message or "CryptoError" in message:
             raise Refused(
                 "The backups cannot be read with backups.cipher_pass of the secrets: they were made with another "
-                "passphrase. Put that one back with `mastodon-gov secrets edit`. Nothing was changed."
+                "passphrase, or somebody wrote over them. Put the right passphrase back with `mastodon-gov secrets "
+                "edit`; or give a time before that with --as-of, for the bucket keeps what was there. Nothing was "
+                "changed."
             )
         raise Refused(
             f"The backup repository holds nothing that can be restored: {message}. If somebody deleted or overwrote "

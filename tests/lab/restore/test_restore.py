@@ -1,0 +1,169 @@
+"""Beside and switch, the worst day, a ransom: each on the same instance, one after the other."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from mastodon_gov.instance.load import load
+from mastodon_gov.lab.demo import REPOSITORY
+from tests.lab.deployed import LIB, Deployed, wait_for
+from tests.lab.people import browser
+from tests.lab.restore.disaster import fetched, machine_gone, ransom
+from tests.lab.restore.people import Staff, enter, picture, post, reads, staff, this_second
+
+COPY = "/var/lib/postgresql/17/main.beside"
+STEPS = "fetch recover verify".split()
+SWITCH = "hold stop-application stop-database swap start-database redis feeds application backup".split()
+
+
+@pytest.fixture(scope="module")
+def known(doomed: Deployed) -> Staff:
+    """The owner, with a second factor."""
+    return staff(doomed)[0]
+
+
+def tables(doomed: Deployed) -> str:
+    """What stands in the running database."""
+    return doomed.sql("select count(*), max(id) from statuses")
+
+
+def killed(doomed: Deployed, words: list[str], step: str, tmp: Path) -> None:
+    """Run a verb; as soon as the host begins a step, end both the verb and the host's program at once."""
+    command = [sys.executable, "-m", "mastodon_gov.cli", "--instance", str(doomed.directory), *words]
+    log = tmp / f"log-{step}"
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+    wait_for(lambda: f"... {step}" in log.read_text() or process.poll() is not None, 300, f"step {step}")
+    doomed.root(f"pkill -9 -fx '/usr/bin/python3 -B {LIB}/restore.py .*'; true")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert f"s  {step}" not in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("to", "says"),
+    [
+        ("2026-01-01T00:00:00", "has no time zone"),
+        ("2020-01-01T00:00:00Z", "before the end of the oldest backup"),
+        ("nobody-made-this", "There is no restore point"),
+        ("rm -rf /", "a time with zone, the name of a restore point, or latest"),
+    ],
+)
+def test_a_target_that_cannot_be_reached_is_a_sentence(doomed: Deployed, to: str, says: str) -> None:
+    """And nothing was begun."""
+    done = doomed.cli("restore", "--to", to, check=False)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert doomed.root(f"ls -d {COPY} {LIB}/../restore.json 2>/dev/null; true") == ""
+
+
+def test_a_target_in_the_future_is_a_sentence(doomed: Deployed) -> None:
+    later = f"{datetime.now(UTC) + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"
+    done = doomed.cli("restore", "--to", later, check=False)
+    assert (done.returncode, "lies in the future" in done.stderr) == (1, True)
+
+
+def test_a_copy_beside_and_then_in_place(doomed: Deployed, known: Staff, tmp_path: Path) -> None:
+    """A copy at a named point, killed on the way, is looked at while the instance serves; then it takes its place."""
+    before = post(doomed, known, "before the point")
+    doomed.root(f"{LIB}/restore-point risky")
+    after = post(doomed, known, "after the point")
+    assert "risky" in doomed.cli("restore", "--list").stdout
+    killed(doomed, ["restore", "--to", "risky"], "recover", tmp_path)
+    now = tables(doomed)
+    told = json.loads(doomed.cli("restore", "--to", "risky", "--beside-only", "--json").stdout)
+    report = told["done"]["verify"]["result"]
+    assert (report["secret"], report["problems"], report["lost"]["statuses"]) == ("opened", [], 1)
+    words = told["psql"].removeprefix("sudo -u postgres ")
+    shown = doomed.root(f"cd / && runuser -u postgres -- {words} -qtAc 'table statuses'")
+    assert (before in shown, after in shown) == (True, False)
+    refused = doomed.root("runuser -u postgres -- psql -h /run/mfg-beside -p 5499 -c 'create table x()' 2>&1; true")
+    assert "read-only transaction" in refused
+    assert tables(doomed) == now
+    killed(doomed, ["restore", "--switch"], "swap", tmp_path)
+    plan = doomed.cli("deploy", check=False)
+    assert "a restore was interrupted while it switched databases" in plan.stderr
+    doomed.cli("restore", "--switch")
+    held(doomed, before)
+    doomed.cli("restore", "--open")
+    assert (reads(doomed, before), reads(doomed, after)) == (200, 404)
+    doomed.cli("restore", "--sign-off")
+    assert doomed.root("ls /var/lib/postgresql/17").split() == ["main"]
+    doomed.deploy()
+    assert doomed.deploy()["changes"] == []
+
+
+def held(doomed: Deployed, number: str) -> None:
+    """Nobody outside reaches it, and it reaches nobody: no mail, no federation."""
+    assert reads(doomed, number) == 503
+    relay = doomed.demo.world.address4
+    for user in ("mastodon", "mastodon-owner"):
+        for place in (f"{relay}/587", "1.1.1.1/443"):
+            probe = f"runuser -u {user} -- timeout 5 bash -c '</dev/tcp/{place}' 2>&1; echo $?"
+            assert doomed.root(probe).split()[-1] == "1", place
+    counted = doomed.root("nft list counter inet mfg_held refused")
+    assert int(counted.split("packets ")[1].split()[0]) >= 4
+
+
+def test_the_worst_day(doomed: Deployed, known: Staff, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine is deleted. From the bucket, an identity and the bundle an empty one becomes the instance again, at
+    a chosen second; the same second factor opens the same account."""
+    before, seen = post(doomed, known, "before the second"), picture(doomed, known)
+    second = this_second(doomed)
+    after = post(doomed, known, "after the second")
+    doomed.root(f"{LIB}/restore-point last")
+    machine_gone(doomed)
+    again = fetched(doomed, tmp_path / "again", monkeypatch)
+    again.cli("bootstrap", "social", "--key", str(doomed.demo.lab.root_key))
+    began = time.monotonic()
+    told = json.loads(again.cli("restore", "--onto-empty", "--to", second, "--json", timeout=1500).stdout)
+    print(f"{time.monotonic() - began:.0f} s: {told['phases']}")
+    held(again, before)
+    again.cli("restore", "--open")
+    assert (reads(again, before), reads(again, after), again.status_of(seen)) == (200, 404, 200)
+    assert enter(browser(again), known) == 200
+    again.cli("restore", "--sign-off")
+    again.deploy()
+    assert again.deploy()["changes"] == []
+    (doomed.directory / "known_hosts").write_text((again.directory / "known_hosts").read_text())
+
+
+@pytest.mark.long
+def test_a_ransom_ends_with_everything_back(doomed: Deployed, known: Staff) -> None:
+    """A stolen key deletes and overwrites all it can, in both buckets."""
+    number, seen = post(doomed, known, "before the ransom"), picture(doomed, known)
+    doomed.root(f"{LIB}/restore-point safe")
+    moment = ransom(doomed)
+    assert "with --as-of" in doomed.cli("restore", "--list", check=False).stderr
+    doomed.cli("restore", "--to", "latest", "--as-of", moment, "--switch", timeout=1500)
+    doomed.cli("restore", "--open")
+    doomed.cli("restore", "--media-to", moment)
+    assert (reads(doomed, number), doomed.status_of(seen)) == (200, 200)
+    assert doomed.curl(seen).split("\n")[0] != "pay"
+    doomed.cli("restore", "--sign-off")
+    assert load(doomed.directory).backups.stanza in doomed.cli("restore", "--list", "--json").stdout
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("step", [*STEPS, *SWITCH])
+def test_killed_at_each_step_it_goes_on(doomed: Deployed, known: Staff, step: str, tmp_path: Path) -> None:
+    """The same command again finishes; every post of before is there."""
+    number = post(doomed, known, f"before {step}")
+    if step in STEPS:
+        killed(doomed, ["restore", "--to", "latest"], step, tmp_path)
+        doomed.cli("restore", "--to", "latest", timeout=1500)
+    else:
+        doomed.cli("restore", "--to", "latest", timeout=1500)
+        killed(doomed, ["restore", "--switch"], step, tmp_path)
+    doomed.cli("restore", "--switch", timeout=1500)
+    doomed.cli("restore", "--open")
+    assert reads(doomed, number) == 200
+    doomed.cli("restore", "--sign-off")

@@ -1,0 +1,128 @@
+"""Restore: what a person may ask for, which backup a target takes, what is lost, media of a time."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mastodon_gov.errors import Refusal
+from mastodon_gov.restore import moment, target
+from mastodon_gov.status import drill_problems
+from mastodon_gov.storage.versions import lost
+from roles.restore.files import recovery, switching, verify
+from roles.restore.files.recovery import Copy, Refused, Target
+
+NOW = 1_795_284_000.0
+
+
+def backup(label: str, stop: float, size: int = 1 << 20) -> dict[str, Any]:
+    """As `pgbackrest info` shows one."""
+    return {"label": label, "timestamp": {"start": stop - 5, "stop": stop}, "info": {"size": size}, "error": False}
+
+
+FOUND = {"backup": [backup("one", NOW - 7200), backup("two", NOW - 3600)], "archive": [], "db": [{"version": "17"}]}
+
+
+def test_a_time_is_taken_with_its_zone_only() -> None:
+    assert moment("2026-11-21T14:05:09+13:00", "--to") == "2026-11-21 01:05:09.000000+00"
+    assert target("latest") == ["latest"]
+    assert target("before-4.6.5") == ["name", "before-4.6.5"]
+    for text in ("2026-11-21T14:05:09", "2026-13-01T00:00:00Z", "a b", ""):
+        with pytest.raises(Refusal):
+            target(text)
+
+
+def test_the_newest_backup_that_ended_before_the_target_is_taken() -> None:
+    def at(seconds: float) -> Target:
+        return Target("time", recovery.iso(NOW - seconds))
+
+    assert recovery.choose(at(3601), FOUND, NOW)["label"] == "one"
+    assert recovery.choose(at(3599), FOUND, NOW)["label"] == "two"
+    assert recovery.choose(Target("latest"), FOUND, NOW)["label"] == "two"
+    with pytest.raises(Refused, match="before the end of the oldest"):
+        recovery.choose(at(7201), FOUND, NOW)
+    with pytest.raises(Refused, match="after the newest change"):
+        recovery.choose(at(-1), FOUND, NOW)
+
+
+def test_another_postgresql_is_refused() -> None:
+    with pytest.raises(Refused, match="of PostgreSQL 99"):
+        recovery.binaries({"db": [{"version": "99"}]})
+
+
+def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    copy = Copy(tmp_path / "data", tmp_path / "run", tmp_path / "log", "nobody", "none.service")
+    with pytest.raises(Refused, match="Make room"):
+        recovery.check_room(copy, backup("big", NOW, 1 << 60))
+    recovery.check_room(copy, backup("small", NOW))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_swap_can_be_repeated_from_wherever_it_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed before, between and after the two renames."""
+    main, before = tmp_path / "main", tmp_path / "main.before"
+    monkeypatch.setattr(switching, "MAIN", main)
+    monkeypatch.setattr("shutil.chown", lambda *_: None)
+    copy = Copy(tmp_path / "beside", tmp_path / "run", tmp_path / "log", "postgres", "none.service")
+    for killed in ("before", "between", "after"):
+        for place, text in ((main, "old"), (copy.data, "archive_mode = 'off'\nrestore_command = 'x'\nother = 1")):
+            place.mkdir(exist_ok=True)
+            (place / "postgresql.auto.conf").write_text(text)
+        if killed != "before":
+            main.rename(before)
+        if killed == "after":
+            copy.data.rename(main)
+            (main / "postgresql.auto.conf").write_text("other = 1\n")
+        switching.swap(copy, before)
+        switching.swap(copy, before)
+        assert (main / "postgresql.auto.conf").read_text() == "other = 1\n"
+        assert (before / "postgresql.auto.conf").read_text() == "old"
+        assert not copy.data.exists()
+        for place in (main, before):
+            (place / "postgresql.auto.conf").unlink()
+            place.rmdir()
+
+
+def test_rows_below_the_manifest_are_missing() -> None:
+    told = {"label": "one", "observed": {"at": 1, "max_ids": {"users": 7, "statuses": 0}}}
+    assert verify.count_problems({"max_ids": {"users": 7, "statuses": 0}}, told) == []
+    assert "users ends at 6, expected 7" in verify.count_problems({"max_ids": {"users": 6}}, told)[0]
+    assert verify.count_problems({"max_ids": {}}, None) == []
+
+
+def version(key: str, at: int, tag: str = "", latest: bool = False) -> dict[str, Any]:
+    """As the S3 service lists one; without a tag, a marker."""
+    when = datetime.fromtimestamp(at, UTC)
+    return {"Key": key, "VersionId": f"{key}{at}", "LastModified": when, "IsLatest": latest, "ETag": tag}
+
+
+def test_media_of_a_time_are_what_their_versions_say() -> None:
+    page = {
+        "Versions": [
+            version("same", 1, "a", latest=True),
+            version("overwritten", 1, "a"),
+            version("overwritten", 9, "b", latest=True),
+            version("deleted", 1, "a"),
+            version("gone-before", 1, "a"),
+            version("newer", 9, "a", latest=True),
+            version("cache/x", 1, "a"),
+        ],
+        "DeleteMarkers": [
+            version("deleted", 9, latest=True),
+            version("gone-before", 2, latest=True),
+            version("cache/x", 9, latest=True),
+        ],
+    }
+    found, there = lost([page], datetime.fromtimestamp(5, UTC))
+    assert found == [("deleted", "deleted1"), ("overwritten", "overwritten1")]
+    assert there == 3
+
+
+def test_status_asks_for_a_drill() -> None:
+    day = 86400
+    assert drill_problems({"last": None, "without_s": 7 * day}, 7) == []
+    assert "no drill has succeeded for 8 days" in drill_problems({"last": None, "without_s": 8 * day}, 7)[0]
+    assert "the last drill failed: x" in drill_problems({"last": {"rc": 4, "problems": ["x"]}, "without_s": 1}, 7)[0]
