@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 
 from mastodon_gov.audit.catalogue import load as load_catalogue
 from mastodon_gov.audit.catalogue import load_pinned
@@ -28,6 +29,15 @@ CLEAN, FAILED, DRIFT, NO_HOST = 0, 1, 3, 4
 COLOURS = {State.PASSED: "green", State.FAILED: "red", State.EXCEPTED: "yellow", State.NOT_RUN: "cyan"}
 
 
+LONGEST = 300  # characters of an observation on the terminal; the evidence has it all
+
+
+def printable(text: str) -> str:
+    """What a host said, without anything that a terminal would obey, and not too long for it."""
+    shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+    return shown if len(shown) <= LONGEST else f"{shown[:LONGEST]}…"
+
+
 class Progress:
     """A line for each role, and at once one for what failed or could not look."""
 
@@ -43,10 +53,8 @@ class Progress:
         self.counts[check.state] += 1
         if check.state is State.FAILED or (check.state is State.NOT_RUN and not check.foreseen):
             what = f"observed {check.observed}, expected {check.expected}" if check.observed else check.reason
-            colour = COLOURS[check.state]
-            self.console.print(
-                f"[{colour}]{check.state}[/] {check.control} on {check.host}:", what, highlight=False, markup=True
-            )
+            what = f"{check.control} on {check.host}: {what}"
+            self.console.print(f"[{COLOURS[check.state]}]{check.state}[/] {escape(printable(what))}", highlight=False)
 
     def close_role(self) -> None:
         """Print the line of the role that has ended."""
@@ -96,9 +104,10 @@ def _show(audit: Audit, console: Console) -> None:
     """What needs a person, with its remedy; then the four numbers."""
     for each in audit.verdicts:
         if each.state is State.FAILED:
-            click.echo(f"! {each.control.id} {each.control.title}: {each.reason} Remedy: {each.control.remedy}")
+            why = printable(each.reason)
+            click.echo(f"! {each.control.id} {each.control.title}: {why} Remedy: {each.control.remedy}")
     for each in audit.unforeseen:
-        click.echo(f"! {each.control.id} {each.control.title}: did not run: {each.reason}")
+        click.echo(f"! {each.control.id} {each.control.title}: did not run: {printable(each.reason)}")
     for each in audit.verdicts:
         if each.state is State.EXCEPTED:
             click.echo(f"  {each.control.id} excepted: {each.reason}")
@@ -171,13 +180,14 @@ def audit(  # noqa: PLR0913, PLR0917
     if place:
         refuse_unwritable(place)
     before = read_report(compare) if compare else _last(history)
-    quiet = as_json or history is not None
-    console = Console(stderr=as_json, quiet=quiet, soft_wrap=True)
+    # The first time nothing is known yet, so everything is told.
+    only_changes = history is not None and before is not None
+    console = Console(stderr=as_json, quiet=as_json or only_changes, soft_wrap=True)
     found = audit_once(asked, console)
     told = document(found)
     kept = write_evidence(told, place, signer) if place and signer else None
     changed = changes(before, told) if before else []
-    _end(found, told, kept, changed, console, as_json, history is not None)
+    _end(found, told, kept, changed, console, as_json, only_changes)
 
 
 def _last(history: Path | None) -> dict[str, Any] | None:

@@ -30,6 +30,7 @@ HERE = Path(__file__).parent
 DEMO = HERE.parents[1] / "inventories/demo"
 RECORD = pytest.StashKey[dict[str, Any]]()
 KERNEL = "The host is a container and shares its kernel with others; only a machine of its own can be looked at."
+NOBODY = "no host"  # where the inventory gives a role to none
 SEEN = ("observed", "expected", "command")
 
 
@@ -73,7 +74,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             names = [outside.ROLE] if role == outside.ROLE else hosts_of(role, members(_directory(metafunc.config)))
         except Refusal as refusal:
             raise pytest.UsageError(str(refusal)) from None
-        metafunc.parametrize("hostname", names, scope="session")
+        metafunc.parametrize("hostname", names or [NOBODY], scope="session")
 
 
 def _directory(config: pytest.Config) -> Path:
@@ -199,6 +200,8 @@ def _words(value: object) -> str:
 @pytest.fixture(autouse=True)
 def _looks(request: pytest.FixtureRequest) -> None:
     """What cannot be looked at here is not run, with its reason."""
+    if getattr(request.node, "callspec", None) and request.node.callspec.params.get("hostname") == NOBODY:
+        raise CouldNotLook(f"No host of inventory.py has the role {role_of(request.node)}.")
     control = load()[controls_of(request.node)[0]]
     if any(request.node.iter_markers("probe")) and not request.config.getoption("--probe"):
         raise Foreseen("This check writes or provokes; it runs only with --probe.")

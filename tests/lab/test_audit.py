@@ -27,8 +27,9 @@ Report = dict[str, Any]
 def audit(instance: Deployed, *words: str, code: int | None = 0) -> Report:
     """The JSON of an audit that must end with this exit code."""
     done = instance.cli("audit", "--json", *words, check=False)
-    assert code is None or done.returncode == code, f"{done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    assert done.stdout, done.stderr[-3000:]
     told: Report = json.loads(done.stdout)
+    assert code is None or done.returncode == code, f"{done.returncode}: {failed(told)} {reasons(told)} {told['notes']}"
     return told
 
 
@@ -108,6 +109,8 @@ def test_a_broken_setting_is_red_excepted_and_told_once(instance: Deployed, tmp_
         done = instance.cli("audit", *only, check=False)
         return done.returncode, done.stdout
 
+    code, told = history()
+    assert (code, "0 failed" in told) == (0, True)
     assert history() == (0, "")
     dropin = "/etc/ssh/sshd_config.d/00-a.conf"
     instance.root(f"echo 'PasswordAuthentication yes' > {dropin} && systemctl reload ssh")

@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from mastodon_gov.audit.catalogue import CONTROLS, Collected, Control, Pinned, faults, load, load_pinned, read_carefully
+from mastodon_gov.audit.cli import Progress
 from mastodon_gov.audit.document import PAGE, page
 from mastodon_gov.audit.exceptions import Accepted, apply, read_exceptions
 from mastodon_gov.audit.facts import CouldNotLook, Facts, _read, hosts_of
 from mastodon_gov.audit.results import Check, State, Verdict, numbers, verdict
+from mastodon_gov.audit.suite import Asked, run_suite
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance.yaml_file import read
 from roles.lib.render import facts_roles
-from tests.unit.instance_sample import good_directory
+from tests.unit.instance_sample import ADDRESSES, good_directory
 
 SSH = "MFG-SSH-01"
 NONE = Pinned(format=1, always={}, lab={})
@@ -296,3 +299,31 @@ def test_the_auditor_may_run_the_facts_programs_and_nothing_else() -> None:
 def test_numbers_count_controls() -> None:
     verdicts = [Verdict(control(), state) for state in (State.PASSED, State.PASSED, State.FAILED)]
     assert numbers(verdicts) == {State.PASSED: 2, State.FAILED: 1, State.EXCEPTED: 0, State.NOT_RUN: 0}
+
+
+def test_a_role_without_host_and_a_host_that_is_away_are_not_run(tmp_path: Path) -> None:
+    """Half of the roles are missing and nothing answers: no check passes, and every one says why."""
+    directory = good_directory(tmp_path / "instance")
+    (directory / "addresses.yaml").write_text(ADDRESSES.replace("10.99.0.11", "127.0.0.9"))
+    (directory / "known_hosts").write_text("")
+    inventory = directory / "inventory.py"
+    inventory.write_text(inventory.read_text().replace('"redis": ["social"],', ""))
+    checks, session = run_suite(Asked(directory, groups=("RED", "SSH"), controls=("MFG-RED-01", SSH)), lambda _: None)
+    assert {check.state for check in checks} == {State.NOT_RUN}
+    why = {check.control: check.reason for check in checks}
+    assert why["MFG-RED-01"] == "No host of inventory.py has the role redis."
+    assert why[SSH].startswith("social: no SSH connection")
+    assert set(session.unreachable) == {"social"}
+
+
+def test_a_terminal_obeys_nothing_a_host_says(capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither escape sequences nor rich's own marks."""
+    told = Check(SSH, "test_it", "ssh", "h", State.FAILED, "\x1b]0;evil\x07[/] [bold]" + "x" * 9999, "no", "sshd -T")
+    progress = Progress(Console(force_terminal=False))
+    progress(told)
+    progress.close_role()
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert "[bold]" in shown
+    assert "1 failed" in shown
+    assert len(shown) < 1000
