@@ -59,6 +59,11 @@ def read_groups(directory: Path, hosts: Mapping[str, Iterable[str]]) -> dict[str
         raise Refusal(f"inventory.py: found the group {unknown[0]}. Allowed: {', '.join(GROUPS)}. Rename it.")
     instance = load(directory)
     found = secrets.read(directory, identity_path(directory))
+    if instance.backups.second and instance.backups.second.endpoint and not found.object_storage.second:
+        raise Refusal(
+            "secrets.age, object_storage.second: found nothing, while backups.second names another S3 service. Give "
+            "its key with `mastodon-gov secrets edit`."
+        )
     release = selected(instance, directory)
     member = {name: frozenset(g for g in named if name in named[g]) for names in named.values() for name in names}
     data = {}

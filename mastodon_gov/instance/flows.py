@@ -60,6 +60,9 @@ def outgoing(instance: Instance) -> tuple[Flow, ...]:
         Flow("backups", ("postgres", "root", "mfg-drill"), storage, (storage_port,)),
         *(Flow("time", ("_chrony",), to, (123, 4460), ("udp", "tcp")) for to in _time_servers(instance)),
     ]
+    if instance.backups.second and instance.backups.second.endpoint:
+        second, second_port = _service(instance, instance.backups.second.endpoint)
+        flows.append(Flow("backups to the second service", ("postgres", "root"), second, (second_port,)))
     if instance.network.http_proxy:
         proxy, port = _service(instance, instance.network.http_proxy)
         flows.append(Flow("the web, through the proxy", ("root", "_apt", "mastodon"), proxy, (port,)))

@@ -213,6 +213,33 @@ class Mail(Part):
     """Where answers go, if not to the sender."""
 
 
+Region = Annotated[
+    str, Field(pattern=r"^[a-z0-9-]{2,40}$"), Allowed("a region as the S3 service spells it")
+]  # fmt: skip
+
+
+class SecondRepository(Part):
+    """A second repository: exactly one of a file system of another machine, and another S3 service."""
+
+    directory: MountPoint | None = None
+    """Where the file system of another machine is mounted on the host."""
+    endpoint: Origin | None = None
+    """Address of another S3 service; its key is the secret `object_storage.second`."""
+    bucket: Bucket | None = None
+    """Its bucket, which must exist there, with versioning and a lock."""
+    region: Region = "us-east-1"
+    """Its region."""
+
+    @model_validator(mode="after")
+    def exactly_one(self) -> SecondRepository:
+        """Refuse none or both places, and a service without its bucket."""
+        given = [name for name in ("directory", "endpoint") if getattr(self, name) is not None]
+        if len(given) != 1 or (self.endpoint is None) != (self.bucket is None):
+            found = " and ".join([*given, *(["bucket"] if self.bucket else [])]) or "no place"
+            raise ValueError(f"{found}|a directory, or an endpoint with its bucket")
+        return self
+
+
 class Backups(Part):
     """pgBackRest. Times are UTC; `archive_timeout` is in seconds and bounds what a lost host loses."""
 
@@ -227,8 +254,8 @@ class Backups(Part):
     keep_full: Annotated[int, Field(ge=2, le=365, strict=True)] = 14
     """How many full backups are kept, with all changes between them; together at least the days of
     `object_storage.backup_lock_days`."""
-    second_directory: MountPoint | None = None
-    """A second repository: a file system of another machine, mounted here. It gets all WAL and each nightly backup."""
+    second: SecondRepository | None = None
+    """A second repository. It gets all WAL and a full backup each night."""
     drill_max_age_days: Annotated[int, Field(ge=1, le=90, strict=True)] = 7
     """Days after which `status` asks for a drill: a backup that nobody restored is a hope."""
     archive_timeout: Annotated[int, Field(ge=30, le=3600, strict=True)] = 60

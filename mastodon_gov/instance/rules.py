@@ -46,6 +46,7 @@ SERVICES: tuple[Key, ...] = (
     ("network", "http_proxy"),
     ("certificates", "acme", "directory"),
     ("object_storage", "endpoint"),
+    ("backups", "second", "endpoint"),
     ("mail", "relay"),
 )
 

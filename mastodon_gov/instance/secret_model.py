@@ -41,11 +41,12 @@ class MailSecrets(Part):
 
 
 class StorageSecrets(Part):
-    """S3 keys. `owner` makes buckets and policies and never reaches a host."""
+    """S3 keys. `owner` makes buckets and policies and never reaches a host; `second` is for `backups.second`."""
 
     owner: AccessKey
     media: AccessKey
     backups: AccessKey
+    second: AccessKey | None = None
 
 
 class BackupSecrets(Part):

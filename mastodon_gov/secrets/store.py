@@ -73,7 +73,7 @@ def _siblings(key: Key) -> str:
 def value_faults(values: Values, *, unfinished: bool = False) -> list[str]:
     """One sentence for each value that cannot be used; `unfinished` lets placeholders pass."""
     judged = {n: v for n, v in values.items() if not (unfinished and v == PLACEHOLDER)}
-    found = {name: "nothing" for name in KINDS if name not in values}
+    found = {name: "nothing" for name, kind in KINDS.items() if name not in values and not kind.optional}
     found |= {name: words for name, value in judged.items() if (words := fault(name, value))}
     found |= pair_faults({name: value for name, value in judged.items() if name not in found})
     return [

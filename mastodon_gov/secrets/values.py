@@ -30,6 +30,7 @@ class Kind:
     words: str
     make: Callable[[], str] | None = None
     keep: str = ""
+    optional: bool = False
     after: str = ""
 
 
@@ -78,6 +79,12 @@ KINDS = {
         for user in ("owner", "media", "backups")
         for part in ("access_key", "secret_key")
     },
+    **{
+        f"object_storage.second.{part}": Kind(
+            r"[\x21-\x7e]{3,256}", "what the second S3 service shows", after="deploy", optional=True
+        )
+        for part in ("access_key", "secret_key")
+    },
     "backups.cipher_pass": Kind(
         r"[A-Za-z0-9_-]{64,256}",
         "at least 64 letters, digits, - and _ (48 random bytes)",
@@ -86,13 +93,14 @@ KINDS = {
     ),
 }
 # What other people's services give us.
-GIVEN = tuple(name for name, kind in KINDS.items() if kind.make is None and not name.startswith("mastodon.vapid"))
+_FROM_OTHERS = (name for name, kind in KINDS.items() if kind.make is None and not kind.optional)
+GIVEN = tuple(name for name in _FROM_OTHERS if not name.startswith("mastodon.vapid"))
 
 
 def generate() -> Values:
     """New secrets by dotted name, with a placeholder for each that others give us; plain text, for `write` alone."""
     private, public = _vapid_pair()
-    made = {name: kind.make() if kind.make else PLACEHOLDER for name, kind in KINDS.items()}
+    made = {name: kind.make() if kind.make else PLACEHOLDER for name, kind in KINDS.items() if not kind.optional}
     return made | {"mastodon.vapid_private_key": private, "mastodon.vapid_public_key": public}
 
 
@@ -131,6 +139,9 @@ def pair_faults(values: Values) -> dict[str, str]:
     login, password = values.get("mail.login"), values.get("mail.password")
     if "" in (login, password) and (login or password):
         faults["mail.password" if login else "mail.login"] = "nothing, while the other half of the sign-in is given"
+    halves = [f"object_storage.second.{part}" for part in ("access_key", "secret_key")]
+    if sum(name in values for name in halves) == 1:
+        faults |= {name: "nothing, while the other half of the key is given" for name in halves if name not in values}
     private, public = values.get("mastodon.vapid_private_key"), values.get("mastodon.vapid_public_key")
     if private and public and _point(private) != public.rstrip("="):
         faults["mastodon.vapid_public_key"] = "a public key that does not belong to vapid_private_key"

@@ -10,6 +10,7 @@ from pyinfra import host
 from pyinfra.api import FactBase, OperationError, QuoteString, StringCommand, operation
 
 from mastodon_gov.instance import Instance, Node
+from mastodon_gov.instance.model import SecondRepository
 from roles.backups.files.backup_problems import vanished
 from roles.backups.timers import UNITS, unit_files, wanted
 from roles.lib import Commands, deploy
@@ -59,7 +60,8 @@ def files(node: Node) -> list[Entry]:
     """Configuration, programs, units with their sandbox, and the timers that start them."""
     storage, backups = urlsplit(node.instance.object_storage.endpoint), node.instance.backups
     owned = [f"/var/{kind}/pgbackrest" for kind in ("log", "spool")]
-    owned += [backups.second_directory] if backups.second_directory else []
+    second = backups.second or SecondRepository.model_construct()
+    owned += [second.directory] if second.directory else []
     conf = managed(
         "backups/etc/pgbackrest.conf",
         CONF,
@@ -68,6 +70,7 @@ def files(node: Node) -> list[Entry]:
         mode=0o640,
         endpoint=storage.hostname,
         port=storage.port or 443,
+        second=urlsplit(second.endpoint or ""),
     )
     told = json.dumps({"full_every": backups.full_days})
     return [

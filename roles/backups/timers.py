@@ -36,7 +36,7 @@ DAYS = "mon tue wed thu fri sat sun".split()
 
 def services(node: Node) -> list[Entry]:
     """Units that pgBackRest or one of our programs runs in."""
-    second = node.instance.backups.second_directory
+    second = node.instance.backups.second
     store: dict[str, Any] = {
         "archive_to": reachable(node.instance, "postgres"),
         "archive_public": reaches_public(node.instance, "postgres"),
@@ -53,7 +53,7 @@ def services(node: Node) -> list[Entry]:
             what,
             command=command,
             repository=repository,
-            directory=None if first else second,
+            directory=second.directory if second and not first else None,
             manifest=first and command.endswith("backup"),
         )
 
@@ -103,7 +103,7 @@ def calendars(backups: Backups) -> list[tuple[str, str, str]]:
         ("mfg-backup-incr", "Backup of what changed since the last one", f"*-*-* 00/{backups.incr_every}:50:00"),
         ("mfg-backup-expire", "Hide old backups", later(2)),
         ("mfg-backup-verify", "Read every backup once", later(3)),
-        *(second if backups.second_directory else []),
+        *(second if backups.second else []),
     ]
 
 
@@ -124,4 +124,4 @@ def unit_files(node: Node) -> list[Entry]:
 
 def wanted(node: Node) -> list[Unit]:
     """Units of this instance."""
-    return [*UNITS, *(timed(TWIN) if node.instance.backups.second_directory else [])]
+    return [*UNITS, *(timed(TWIN) if node.instance.backups.second else [])]

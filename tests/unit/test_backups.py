@@ -15,7 +15,17 @@ from roles.backups.files.backup_repository import holes, lsn_after, position, ve
 from roles.backups.files.backup_status import dropped
 from roles.backups.role import BackupState, files, refusal, steps
 from roles.lib.files import Absent, ManagedFile
-from tests.unit.storage_sample import CIPHER, OWNER_KEY, WRITER, instance, node, storage
+from tests.unit.storage_sample import (
+    CIPHER,
+    OWNER_KEY,
+    WRITER,
+    instance,
+    node,
+    node_of,
+    secret_values,
+    secrets,
+    storage,
+)
 
 
 def written(at: Node) -> dict[str, ManagedFile]:
@@ -84,7 +94,7 @@ def test_each_kind_has_its_time_and_none_is_at_another_s() -> None:
 
 
 def test_the_second_repository_comes_and_goes() -> None:
-    at = node(backups={"second_directory": "/srv/backups"})
+    at = node(backups={"second": {"directory": "/srv/backups"}})
     assert conf(at)["global"]["repo2-path"] == "/srv/backups"
     unit = written(at)["/etc/systemd/system/mfg-backup-second.service"].content
     assert "--repo=2 " in unit
@@ -93,6 +103,19 @@ def test_the_second_repository_comes_and_goes() -> None:
     without = {entry.path for entry in files(node()) if isinstance(entry, Absent)}
     assert "/etc/systemd/system/mfg-backup-second.timer" in without
     assert "repo2-path" not in conf(node())["global"]
+
+
+def test_a_second_service_has_its_own_key_and_its_own_way_out() -> None:
+    second = {"endpoint": "https://s3.elsewhere.test:9000", "bucket": "copies"}
+    addresses = {"s3.world.test": ["10.90.0.12"], "s3.elsewhere.test": ["10.90.0.33"]}
+    at = instance(backups={"second": second}, addresses=addresses)
+    own = {**secret_values()["object_storage"], "second": {"access_key": "copy", "secret_key": "copy-secret"}}
+    here = node_of(at, secrets(object_storage=own))
+    given = conf(here)["global"]
+    assert (given["repo2-s3-endpoint"], given["repo2-storage-port"]) == ("s3.elsewhere.test", "9000")
+    assert (given["repo2-s3-key"], given["repo2-s3-key-secret"]) == ("copy", "copy-secret")
+    unit = written(here)["/etc/systemd/system/mfg-backup-second.service"].content.splitlines()
+    assert "IPAddressAllow=10.90.0.33/32" in unit
 
 
 GOOD: dict[str, Any] = {

@@ -130,7 +130,7 @@ SERVICES = [
     instance("fewer days kept than locked", "backup_lock_days: 1", "backup_lock_days: 3", "backups.keep_full", "keeps 2 days", "locks for 3", "Write 3 or more", at="keep_full"),
     instance("a lock shorter than a week", "keep_full: 2", "keep_full: 2\n  full_on: sun", "object_storage.backup_lock_days", "every 7 days", at="backup_lock_days"),
     instance("a night that is none", "keep_full: 2", "keep_full: 2\n  full_on: weekly", "backups.full_on", '"weekly"', "'sat' or 'sun'"),
-    instance("a second repository without a place", "keep_full: 2", "keep_full: 2\n  second_directory: backups", "backups.second_directory", "/srv/backups"),
+    instance("a second repository without a place", "keep_full: 2", "keep_full: 2\n  second: {bucket: copies}", "backups.second", "a directory, or an endpoint with its bucket"),
     instance("one backup only", "keep_full: 2", "keep_full: 1", "backups.keep_full", "from 2 to 365"),
     instance("a language by name", "keep_full: 2", "keep_full: 2\nmastodon: {default_locale: english}", "mastodon.default_locale", "language code"),
 ]  # fmt: skip

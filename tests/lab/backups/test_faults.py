@@ -107,10 +107,11 @@ def other_lines(at: Deployed, path: str, script: str) -> Iterator[None]:
 def test_wal_that_was_thrown_away_is_named_and_the_next_backup_closes_the_hole(instance: Deployed) -> None:
     """Longer away than the queue holds: PostgreSQL believes that all is archived, only our monitor does not."""
     small = "'s/^archive-push-queue-max=.*/archive-push-queue-max=48MiB/'"
-    refuse = "'s/^repo1-storage-port=.*/repo1-storage-port=9/'"
-    with other_lines(instance, "/etc/pgbackrest.conf", f"-e {small} -e {refuse}"):
-        for _ in range(8):
-            rows(instance)
+    with other_lines(instance, "/etc/pgbackrest.conf", small):
+        with unreachable(instance):
+            for _ in range(8):
+                rows(instance)
+        # It is thrown away when the store is back: only a new archiver process looks at the queue.
         wait_for(lambda: status(instance)["dropped_wal"], 420, "dropped WAL")
     wait_for(lambda: status(instance)["archiver"]["ready"] == 0, 300, "drained")
     rows(instance)
