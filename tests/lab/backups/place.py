@@ -55,7 +55,7 @@ def backup(at: Deployed, kind: str = "-incr") -> None:
     at.root(f"systemctl start mfg-backup{kind}.service")
 
 
-def settled(at: Deployed, seconds: float = 180) -> None:
+def settled(at: Deployed, seconds: float = 400) -> None:
     """Wait until nothing is wrong with the backups any more."""
     wait_for(lambda: not status(at)["problems"], seconds, "backups in order")
 
