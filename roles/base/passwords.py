@@ -12,8 +12,9 @@ from roles.lib.files import Directory, Entry, managed_files
 from roles.lib.render import managed
 
 KEPT = "/var/lib/mastodon-gov/pam.before.tar"
-PROFILES = ("mfg-faillock", "mfg-faillock-first")
-LINES = 3  # two of authentication, one of the account
+# Debian's package brings the first.
+PROFILES = ("pwquality", "mfg-faillock", "mfg-faillock-first")
+LINES = 4  # two of authentication, one of the account, and the quality of passwords
 
 
 def files(node: Node) -> list[Entry]:
@@ -22,19 +23,22 @@ def files(node: Node) -> list[Entry]:
     return [
         Directory("/etc/security/pwquality.conf.d"),
         managed(f"base{quality}", quality, node),
-        *(managed(f"base/usr/share/pam-configs/{each}", f"/usr/share/pam-configs/{each}", node) for each in PROFILES),
+        *(
+            managed(f"base/usr/share/pam-configs/{each}", f"/usr/share/pam-configs/{each}", node)
+            for each in PROFILES[1:]
+        ),
     ]
 
 
-class FaillockLines(FactBase[int]):
+class PamLines(FactBase[int]):
     """How many lines of the common PAM files are exactly ours."""
 
     default = int
 
     def command(self) -> str:
         """Counted in the files that every program of the host includes."""
-        ours = "pam_faillock.so ((preauth silent audit|authfail) deny=3 unlock_time=900|)$"
-        return f"cat /etc/pam.d/common-auth /etc/pam.d/common-account | grep -cE '{ours}'; true"
+        ours = "pam_faillock.so ((preauth silent audit|authfail) deny=3 unlock_time=900|)$|pam_pwquality.so"
+        return f"cd /etc/pam.d && cat common-auth common-account common-password | grep -cE '{ours}'; true"
 
     def process(self, output: list[str]) -> int:
         """One number."""
@@ -44,7 +48,7 @@ class FaillockLines(FactBase[int]):
 @operation()
 def profiles() -> Commands:
     """Have PAM ask for wrong passwords; with a way back, because every sign-in goes through these files."""
-    if host.get_fact(FaillockLines) == LINES:
+    if host.get_fact(PamLines) == LINES:
         return
     keep = f"umask 077; tar -cf {KEPT} -C / etc/pam.d var/lib/pam"
     change = f"DEBIAN_FRONTEND=noninteractive pam-auth-update --force --enable {' '.join(PROFILES)}"

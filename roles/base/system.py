@@ -33,8 +33,9 @@ def _kernel(node: Node) -> list[Live]:
 
 
 def _sysctl(key: str, value: str) -> Live:
+    # All of them in the order of the file: ip_forward sets others back when it changes.
     path = f"/proc/sys/{key.replace('.', '/')}"
-    return Live(key, f"[ -w {path} ] && cat {path} || echo {value}", value, f"sysctl -q -w {key}={value}")
+    return Live(key, f"[ -w {path} ] && cat {path} || echo {value}", value, "systemctl restart systemd-sysctl.service")
 
 
 def _mount(place: str) -> Live:

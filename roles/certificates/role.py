@@ -29,6 +29,7 @@ from roles.certificates.pairs import (
 )
 from roles.lib import Commands, deploy
 from roles.lib.files import Absent, Directory, Entry, Link, ManagedFile, managed_files
+from roles.lib.live import Live, live
 from roles.lib.packages import packages
 from roles.lib.render import facts_program, managed
 from roles.lib.units import Unit, units
@@ -90,6 +91,12 @@ def _given_pair(node: Node) -> list[Entry]:
         own if key else Link(f"{directory}/privkey.pem", f"{REQUEST}/privkey.pem"),
         ManagedFile(f"{directory}/fullchain.pem", node.certificate.chain),
     ]
+
+
+def key_mode() -> Live:
+    """Whoever wrote the key in force, only root reads it."""
+    key = f"{CURRENT}/privkey.pem"
+    return Live("the key", f"stat -L -c '%U:%G %a' {key}", "root:root 600", f"chown root:root {key} && chmod 600 {key}")
 
 
 @operation()
@@ -187,4 +194,5 @@ def _acme(node: Node) -> bool:
 def issue(node: Node) -> None:
     """After the proxy: it answers the ACME server, and learns of the new certificate."""
     issued(name="Get the certificate", node=node)
+    live(name="Keep the key to root", wanted=[key_mode()])
     units(name="Run units", wanted=[NGINX, *(UNITS if _acme(node) else [])])

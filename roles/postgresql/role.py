@@ -169,6 +169,7 @@ def mended() -> list[Live]:
     psql = "runuser -u postgres -- psql -qtAX -c"
     over = "SELECT count(*) FROM pg_file_settings WHERE sourcefile LIKE '%postgresql.auto.conf'"
     return [
+        Live("the data directory", f"find {DATA} -maxdepth 0 -perm /0077", "", f"chmod 700 {DATA}"),
         Live("files of the cluster that everybody may read", loose, "", f"{loose} -exec chmod g-w,o-rwx {{}} +"),
         Live(
             "settings of ALTER SYSTEM",

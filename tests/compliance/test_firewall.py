@@ -35,7 +35,7 @@ def flow_rules(flow: Flow) -> set[Rule]:
 
 def loaded_rules(facts: Facts) -> set[Rule]:
     """The same of what is loaded; what no flow can be (established, loopback, ICMP, our own session) is left out."""
-    found = set()
+    found: set[Rule] = set()
     for rule in facts["accepted"]["output"]:
         if set(rule) & {"state", "oif", "icmpv6.type", "tcp.sport"}:
             continue
@@ -46,6 +46,8 @@ def loaded_rules(facts: Facts) -> set[Rule]:
             addresses = tuple(f"not {each}" for each in there[0][1])
         else:
             addresses = normal(there[0][1])
+        if not any(key.endswith(".dport") for key in rule):
+            found.add((tuple(rule.get("skuid", [])), addresses, ("every port",), ()))
         for protocol in ("tcp", "udp", "th"):
             if ports := rule.get(f"{protocol}.dport"):
                 protocols = tuple(rule.get("l4proto", [protocol]))

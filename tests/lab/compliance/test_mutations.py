@@ -1,0 +1,108 @@
+"""Each check of the audit can fail: what is broken is seen, exactly that, and a deploy puts it right.
+
+`make test` breaks everything of a role at once; `make test-all` also one by one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+
+import pytest
+
+from mastodon_gov.lab.demo import REPOSITORY
+from tests.lab.compliance.mutations import APPLY, HEAL, MUTATIONS
+from tests.lab.deployed import Deployed
+
+# Roles whose breaks do not disturb each other share a deploy.
+TOGETHER = (
+    ("ssh", "firewall", "certificates", "nginx", "mail", "backups"),
+    ("redis", "postgresql"),
+    ("base",),
+    ("mastodon",),
+)
+
+
+def red(instance: Deployed, roles: Iterable[str]) -> tuple[set[str], list[str]]:
+    """Checks of these roles that fail, as `name[parameter]`, and what those said that broke themselves."""
+    place = REPOSITORY / "tests/compliance"
+    files = [str(path) for role in roles for path in sorted(place.glob(f"test_{role}*.py"))]
+    read, write = os.pipe()
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--instance", str(instance.directory)]
+    run = subprocess.Popen(
+        [*words, "--report-fd", str(write), *files],
+        cwd=REPOSITORY,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        pass_fds=(write,),
+    )
+    os.close(write)
+    with os.fdopen(read) as lines:
+        told = [json.loads(line) for line in lines]
+    output = run.communicate(timeout=300)[0].decode()
+    assert run.returncode in (0, 1), output[-3000:]
+    checks = [each["check"] for each in told if "check" in each]
+    assert len(checks) > 1, output[-3000:]
+    broken = [
+        f"{c['name']}: {c['reason']}" for c in checks if c["state"] == "not run" and "itself broke" in c["reason"]
+    ]
+    return {plain(c["name"]) for c in checks if c["state"] == "failed"}, broken
+
+
+def plain(name: str) -> str:
+    """The check's name without the host."""
+    return re.sub(r"\[social\]|social-|-social(?=\])", "", name)
+
+
+def expected(role: str, mutations: Iterable[str]) -> set[str]:
+    """Checks that these must redden."""
+    assert all(names in MUTATIONS[role] for names in mutations)
+    return {check for names in mutations for check in names.split()}
+
+
+def broken(instance: Deployed, role: str, mutations: Iterable[str]) -> None:
+    """Run the commands; each must work."""
+    instance.root("set -e\n" + "\n".join(MUTATIONS[role][names] for names in mutations))
+    if role in APPLY:
+        instance.root(APPLY[role])
+
+
+def healed(instance: Deployed, roles: Iterable[str]) -> None:
+    """What others must undo, then a deploy; after that the audit is green."""
+    instance.root("\n".join(HEAL.get(role, "") for role in roles) + "\ntrue")
+    instance.deploy()
+    assert red(instance, roles) == (set(), [])
+
+
+@pytest.mark.parametrize("roles", TOGETHER, ids="-".join)
+def test_everything_broken_is_seen(roles: tuple[str, ...], instance: Deployed) -> None:
+    """All of some roles at once, in one audit: exactly the checks that were broken are red."""
+    try:
+        for role in roles:
+            broken(instance, role, MUTATIONS[role])
+        seen, odd = red(instance, roles)
+        assert seen == set().union(*(expected(role, MUTATIONS[role]) for role in roles))
+        assert odd == []
+    finally:
+        healed(instance, roles)
+
+
+def test_every_role_is_broken_once() -> None:
+    """No role is left out of the groups above."""
+    assert sorted(role for roles in TOGETHER for role in roles) == sorted(MUTATIONS)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("role", "mutation"), [(role, each) for role, all_ in MUTATIONS.items() for each in all_])
+def test_each_breaks_its_own(role: str, mutation: str, instance: Deployed) -> None:
+    """One by one: nothing else of the role is red."""
+    try:
+        broken(instance, role, [mutation])
+        assert red(instance, [role])[0] == expected(role, [mutation])
+    finally:
+        healed(instance, [role])
