@@ -313,6 +313,8 @@ class Instance(Part):
     """The Mastodon version to run, from the list of `mastodon-gov release list`."""
     domain: Domains
     owner: Owner
+    security_contact: MailAddress | None = None
+    """Whom people tell of a weakness of this server (security.txt). Left out: the owner's address."""
     access: Access
     network: NetworkSettings
     certificates: Certificates

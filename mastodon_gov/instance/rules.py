@@ -38,6 +38,7 @@ PEOPLE = ("administrators", "auditors")
 NAMES: tuple[Key, ...] = (("domain", "handle"), ("domain", "web"), ("domain", "media"), ("mail", "relay"))
 MAIL: tuple[Key, ...] = (
     ("owner", "address"),
+    ("security_contact",),
     ("certificates", "acme", "contact"),
     ("mail", "from_address"),
     ("mail", "reply_to"),

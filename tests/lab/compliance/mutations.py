@@ -232,7 +232,7 @@ ACL, CONF = "/etc/redis/users.acl", "/etc/redis/redis.conf"
 REDIS: Commands = {
     "test_nobody_without_a_name": f"sed -i 's/^user default.*/user default on nopass +ping/' {ACL}",
     "test_only_our_users": f"echo 'user mutation off' >> {ACL}",
-    "test_the_application_does_not_administer[-@dangerous]": f"sed -i '/^user mastodon/s/$/ +flushall/' {ACL}",
+    "test_the_application_does_not_administer[-@dangerous] test_the_application_does_not_administer[-@admin]": f"sed -i '/^user mastodon/s/$/ +flushall/' {ACL}",
     "test_the_audit_sees_no_data": f"sed -i '/^user audit/s/$/ ~* +get/' {ACL}",
     "test_protected_mode": f"sed -i 's/^protected-mode.*/protected-mode no/' {CONF}",
     "test_it_listens_to_the_host": f"sed -i 's/^bind.*/bind 0.0.0.0/' {CONF}",
