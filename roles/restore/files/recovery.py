@@ -24,6 +24,8 @@ ANSWER_WITHIN = 60  # seconds
 REPLAY_ROOM = 1 << 30  # bytes that replaying WAL may need beside the database itself
 LIVE = "postgresql@17-main.service"
 POINTS = "restore-points"
+# A restore that goes on after the program that asked for it was killed would be in the way of the next one.
+ENDS_WITH_US = ("--init-groups", "--reset-env", "--pdeathsig=KILL")
 NOT_REACHED = "recovery ended before configured recovery target was reached"
 
 
@@ -78,7 +80,7 @@ def as_user(user: str, *words: str, given: str = "", timeout: float | None = ANS
     """Run as an account, in a directory it may read. Refused when there is no answer in time."""
     try:
         return subprocess.run(
-            ["runuser", "-u", user, "--", *words],
+            ["setpriv", f"--reuid={user}", f"--regid={user}", *ENDS_WITH_US, "--", *words],
             input=given,
             capture_output=True,
             text=True,

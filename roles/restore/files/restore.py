@@ -125,10 +125,15 @@ def beside(state: State, target: Target) -> dict[str, Any]:
     if alive and not target.as_of:
         state.step("archive", switching.archive_all)
     state.step("fetch", lambda: recovery.fetch(COPY, target, state.kept["label"]))
-    state.step("recover", lambda: recovered(target, bin_))
+    try:
+        state.step("recover", lambda: recovered(target, bin_))
+    except Refused:
+        drop(state)  # so that another moment can be asked for at once
+        raise
     report = state.step("verify", lambda: verified(target, bin_))
     if report["problems"]:
-        raise Refused("\n".join([*report["problems"], "The running database was not touched."]))
+        kept = "The running database was not touched. Remove the copy with `mastodon-gov restore --drop-beside`."
+        raise Refused("\n".join([*report["problems"], kept]))
     return summary(state)
 
 
