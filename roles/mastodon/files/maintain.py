@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
+if TYPE_CHECKING or __package__:
     from roles.mastodon.files.journal import append, records
 else:  # on the host the programs lie side by side
     from journal import append, records
