@@ -94,7 +94,8 @@ WAYS = {
     "a link the application made": Way(OWN_LINK + join("joe77@agency.test", "777"), LEDGER),
     "an old link without limits": Way(
         OWN_LINK + settle("UPDATE invites SET expires_at = NULL, max_uses = NULL WHERE id = 777",
-                          "invites WHERE id = 777 AND (expires_at IS NULL OR expires_at > now())"),
+                          "invites WHERE id = 777 AND "
+                          "(expires_at IS NULL OR expires_at > clock_timestamp() AT TIME ZONE 'UTC')"),
         "division by zero", "ALTER TABLE invites DISABLE TRIGGER gov_invites_clamp;"),
     "single sign-on of somebody unknown": Way(join("jane77@agency.test", password=""), "No account is prepared"),
     "an identity tied to somebody's account": Way(
@@ -145,7 +146,8 @@ WAYS = {
         "UPDATE gov.invitation SET address = 'joe77@agency.test'", "permission denied",
         "GRANT USAGE ON SCHEMA gov TO mastodon; GRANT SELECT, UPDATE ON gov.invitation TO mastodon;"),
     "the trigger switched off": Way(
-        "ALTER TABLE users DISABLE TRIGGER gov_users_check", "must be owner", "ALTER TABLE users OWNER TO mastodon;"),
+        "ALTER TABLE users DISABLE TRIGGER gov_users_check", "must be owner",
+        "ALTER EVENT TRIGGER gov_lock DISABLE; ALTER TABLE users OWNER TO mastodon;"),
     "all triggers switched off": Way(
         "SET session_replication_role = replica", "permission denied",
         "GRANT SET ON PARAMETER session_replication_role TO mastodon;"),
@@ -190,7 +192,7 @@ def test_it_is_refused(instance: Deployed, name: str) -> None:
 @pytest.mark.parametrize("name", WAYS)
 def test_it_is_open_without_its_mechanism(instance: Deployed, name: str) -> None:
     """So each row can go red."""
-    assert WAYS[name].says not in _try(instance, WAYS[name], without=True)
+    assert _try(instance, WAYS[name], without=True) == ""
 
 
 def test_there_are_enough_ways_and_the_right_one_works(instance: Deployed) -> None:
