@@ -7,6 +7,7 @@ import re
 import secrets
 import threading
 import time
+import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,12 +28,13 @@ class Official:
     password: str
     person: Browser
     token: str = ""
+    domain: str = "agency.test"
     streams: list[Stream] = field(default_factory=list)
 
     @property
     def address(self) -> str:
         """Its mail address."""
-        return f"{self.name}@agency.test"
+        return f"{self.name}@{self.domain}"
 
     def sign_in(self) -> Answer:
         """A fresh browser with the first password."""
@@ -81,16 +83,16 @@ def sign_in(person: Browser, address: str, password: str) -> Answer:
 
 
 @contextmanager
-def official(instance: Deployed, name: str = "") -> Iterator[Official]:
+def official(instance: Deployed, domain: str = "agency.test") -> Iterator[Official]:
     """A bare account made by the operator; removed at the end."""
-    name = name or f"o{secrets.token_hex(5)}"
-    words = ("accounts", "create", name, "--email", f"{name}@agency.test", "--confirmed", "--approve")
+    name = f"o{secrets.token_hex(5)}"
+    words = ("accounts", "create", name, "--email", f"{name}@{domain}", "--confirmed", "--approve")
     code, said = tootctl(instance, *words)
     found = re.search(r"New password: (\S+)", said)
     assert not code, said
     assert found, said
     try:
-        yield Official(instance, name, found[1], browser(instance))
+        yield Official(instance, name, found[1], browser(instance), domain=domain)
     finally:
         tootctl(instance, "accounts", "delete", name)
 
@@ -109,7 +111,7 @@ def furnish(account: Official) -> None:
             "subscription[keys][auth]": "a"}  # fmt: skip
     assert account.api("/api/v1/push/subscription", push).status == 200
     grant = application | {"response_type": "code"}
-    assert person.fill(f"/oauth/authorize?{_query(grant)}", "/oauth/authorize", **grant).status == 302
+    assert person.fill(f"/oauth/authorize?{urllib.parse.urlencode(grant)}", "/oauth/authorize", **grant).status == 302
     change = {
         "_method": "put",
         "user[email]": f"{account.name}.new@agency.test",
@@ -120,12 +122,6 @@ def furnish(account: Official) -> None:
     assert ask_for_reset(account.instance, account.address).status == 302
     wait_for(lambda: account.column("reset_password_token"), 60, "the reset link is made")
     account.streams.append(Stream(account.instance, account.token))
-
-
-def _query(values: dict[str, str]) -> str:
-    import urllib.parse
-
-    return urllib.parse.urlencode(values)
 
 
 def ask_for_reset(instance: Deployed, address: str) -> Answer:
