@@ -317,7 +317,9 @@ def test_a_bundle_that_does_not_fit_its_manifest_is_refused_even_when_signed(min
     bundle = ministry.bundle()
     edit(bundle, change)
     ministry.sign(bundle)
-    ministry.releases.mkdir(parents=True)
+    (ministry.releases / "4.5.15-76543210").mkdir(parents=True)
+    (ministry.releases / "4.5.15-76543210/Gemfile.lock").write_text("the release that runs")
+    (ministry.releases.parent / "current").symlink_to("releases/4.5.15-76543210")
     before = snapshot(ministry.root)
     for mode in ((), ("--verify",)):
         with pytest.raises(Refusal, match=says):
@@ -352,6 +354,15 @@ def corrupt(bundle: Path) -> None:
     bundle.write_bytes(data)
 
 
+def forge(found: list[Member]) -> None:
+    """What somebody does who has everything but the key: another file, and its digest in the manifest."""
+    file, manifest = at(found, "Gemfile.lock"), at(found, "MANIFEST.sha256")
+    old, new = sha(found[file][1]).encode(), sha(b"evil\n").encode()
+    assert old in found[manifest][1]
+    found[file] = (found[file][0], b"evil\n")
+    found[manifest] = (found[manifest][0], found[manifest][1].replace(old, new))
+
+
 def shorten(bundle: Path) -> Path:
     os.truncate(bundle, bundle.stat().st_size - 7)
     return bundle
@@ -367,6 +378,11 @@ SIGNATURES: dict[str, tuple[Callable[[Ministry, Path], object], str]] = {
     "garbage appended and signed": (
         lambda m, b: [b.write_bytes(b.read_bytes() + b"garbage"), m.sign(b)],
         "archive is broken",
+    ),
+    "manifest made to fit a changed file": (lambda m, b: edit(b, forge), "does not cover this file"),
+    "the same, signed by a stranger": (
+        lambda m, b: [edit(b, forge), m.sign(b, "stranger")],
+        "not signed by a key",
     ),
     "of a stranger": (lambda m, b: m.sign(b, "stranger"), "not signed by a key"),
     "for another purpose": (lambda m, b: m.sign(b, namespace="git"), "does not cover this file"),
@@ -432,6 +448,27 @@ def test_too_little_space_is_said_before_unpacking(ministry: Ministry, monkeypat
 
 
 # --- bad days ---
+
+# Stands in for another program that takes the space after it was checked.
+UNCHECKED = "import sys, release_install as r; r.check_space = lambda *a: None; sys.exit(r.main())"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount the small disk")
+@pytest.mark.parametrize("disk", ["size=1m", "nr_inodes=40"])
+def test_a_disk_that_fills_up_while_unpacking_is_said_and_left_empty(ministry: Ministry, disk: str) -> None:
+    (ministry.tree / "large").write_bytes(random.Random(0).randbytes(3 << 20))  # noqa: S311
+    for n in range(50):
+        (ministry.tree / f"empty/{n}").mkdir(parents=True)
+    ministry.releases.mkdir(parents=True)
+    mount = 'mount -t tmpfs -o "$0" tmpfs "$1"; cd "$2"; shift 2; "$@"; code=$?; ls -A "$RELEASES"; exit $code'
+    program = [sys.executable, "-B", "-c", UNCHECKED, *ministry.argv(ministry.bundle())[2:]]
+    argv = ["unshare", "--mount", "sh", "-c", mount, disk, str(ministry.releases), str(INSTALL.parent), *program]
+    environment = os.environ | {"RELEASES": str(ministry.releases)}
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout
+    assert done.stdout == "", "nothing is left"
+    assert "filled up while unpacking" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("harm", ["changed", "extra", "missing", "writable", "link"])
