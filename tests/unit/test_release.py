@@ -456,7 +456,7 @@ UNCHECKED = "import sys, release_install as r; r.check_space = lambda *a: None; 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount the small disk")
 @pytest.mark.parametrize("disk", ["size=1m", "nr_inodes=40"])
 def test_a_disk_that_fills_up_while_unpacking_is_said_and_left_empty(ministry: Ministry, disk: str) -> None:
-    (ministry.tree / "large").write_bytes(random.Random(0).randbytes(3 << 20))  # noqa: S311
+    (ministry.tree / "zzz").write_bytes(random.Random(0).randbytes(3 << 20))  # noqa: S311
     for n in range(50):
         (ministry.tree / f"empty/{n}").mkdir(parents=True)
     ministry.releases.mkdir(parents=True)
