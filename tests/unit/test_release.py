@@ -224,7 +224,7 @@ def test_verify_writes_nothing(ministry: Ministry) -> None:
     assert not ministry.releases.exists()
 
 
-def edit(archive: Path, change: Callable[[list[Member]], None]) -> None:
+def edit(archive: Path, change: Callable[[list[Member]], None]) -> int:
     """Rewrite an archive's members: what somebody does who can build archives."""
     plain = subprocess.run(["zstd", "-dcq", str(archive)], capture_output=True, check=True).stdout
     with tarfile.open(fileobj=io.BytesIO(plain)) as tar:
@@ -239,7 +239,7 @@ def edit(archive: Path, change: Callable[[list[Member]], None]) -> None:
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     packed = subprocess.run(["zstd", "-cq"], input=raw.getvalue(), capture_output=True, check=True).stdout
-    archive.write_bytes(packed)
+    return archive.write_bytes(packed)
 
 
 def at(found: list[Member], path: str) -> int:
