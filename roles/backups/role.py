@@ -121,8 +121,11 @@ def refusal(found: dict[str, Any], instance: Instance) -> str | None:
 def steps(found: dict[str, Any], stanza: str) -> list[str]:
     """Commands that are missing until the first backup stands; none once it does."""
     code = found["repository"]["code"] if found else NO_STANZA
+    old = found.get("stale_archiver") if found else None
+    # PostgreSQL starts a new one, which reads the configuration as it is now.
+    anew = [f"kill {' '.join(map(str, old))} 2>/dev/null; true"] if old else []
     if code == OK:
-        return []
+        return anew
     tool = f"cd / && timeout 180 runuser -u postgres -- pgbackrest --stanza={stanza} --log-level-console=info"
     # PostgreSQL's archiver has been trying since its start and holds the stanza's lock each time (exit code 50).
     again = "rc=$?; n=$((n+1)); [ $rc = 50 ] && [ $n -lt 60 ] || exit $rc; sleep 1"
@@ -130,7 +133,7 @@ def steps(found: dict[str, Any], stanza: str) -> list[str]:
     made = [] if code == NO_BACKUP else [create]
     log = f"journalctl -u {SERVICE} -n 30 --no-pager -o cat >&2"
     # Through the unit that runs each night, so that its sandbox is proved on the first day.
-    return [*made, f"{tool} check", f"systemctl start {SERVICE} || {{ {log}; exit 1; }}"]
+    return [*anew, *made, f"{tool} check", f"systemctl start {SERVICE} || {{ {log}; exit 1; }}"]
 
 
 @operation()

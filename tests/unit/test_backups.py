@@ -176,6 +176,10 @@ def test_only_what_is_missing_is_done(found: dict[str, Any], expected: list[str]
     assert words(found) == expected
 
 
+def test_an_archiver_that_is_older_than_its_configuration_is_replaced() -> None:
+    assert steps(state(stale_archiver=[12, 13]), "s") == ["kill 12 13 2>/dev/null; true"]
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

@@ -8,6 +8,7 @@ Times are seconds since 1970, ages are seconds. `problems` are sentences; none i
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import time
@@ -15,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
-    from roles.backups.files.backup_host import STATE, Unanswered, as_postgres, psql, put, repositories, settings
+    from roles.backups.files.backup_host import CONF, STATE, Unanswered, as_postgres, psql, put, repositories, settings
     from roles.backups.files.backup_problems import problems
     from roles.backups.files.backup_repository import archived, brief, holes, info, lsn_after, position
 else:  # on the host the programs lie side by side
-    from backup_host import STATE, Unanswered, as_postgres, psql, put, repositories, settings
+    from backup_host import CONF, STATE, Unanswered, as_postgres, psql, put, repositories, settings
     from backup_problems import problems
     from backup_repository import archived, brief, holes, info, lsn_after, position
 
@@ -54,6 +55,22 @@ def archiver() -> dict[str, Any]:
     except Unanswered as error:
         return {"error": brief(str(error))}
     return {**state, "disk_percent": int(out.split()[1].rstrip("%"))}
+
+
+def stale() -> list[int]:
+    """Processes of the asynchronous archiver that are older than their configuration: one that got stuck with the old
+    one (a wrong port, seen for 15 minutes) holds its lock, and nothing leaves the host."""
+    written, found = CONF.stat().st_mtime, []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes()
+            ticks = int((process / "stat").read_text().rpartition(")")[2].split()[19])
+        except OSError:
+            continue  # it has ended
+        running = float(Path("/proc/uptime").read_text().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
+        if b"archive-push:async" in words and time.time() - running < written:
+            found.append(int(process.name))
+    return found
 
 
 def dropped(text: str, since: float) -> list[str]:
@@ -116,6 +133,7 @@ def observe() -> dict[str, Any]:
         "last_full_age": now - full[-1] if full else None,
         "full_every": json.loads(CHOICES.read_text())["full_every"],
         "dropped_wal": dropped(log(conf["stanza"]), newest["timestamp"]["start"] if newest else 0),
+        "stale_archiver": stale(),
         "wal": wal(conf, newest, waiting.get("waiting", [])) if newest and "error" not in waiting else None,
         "verify": read("backup-verify.json"),
         "manifest": manifest(),

@@ -239,7 +239,7 @@ def test_what_a_lost_host_loses(instance: Deployed) -> None:
         lost: list[int] = []
         try:
             for number in range(KILLS):
-                settle = time.monotonic() + 33 + 7 * number % 40
+                settle = time.monotonic() + 12 + 17 * number % 41
                 while time.monotonic() < settle:
                     time.sleep(1)
                 lost.append(_age(instance))
