@@ -125,6 +125,16 @@ class Hosts:
         told: Facts = seen(self._told[host, role])
         return told
 
+    def session(self) -> dict[str, Any]:
+        """What the report says of the run itself; see results.Session."""
+        known = {}
+        for name in self.names:
+            try:
+                known[name] = dict(self.facts(name, "base")["host"])
+            except CouldNotLook as why:
+                known[name] = {"error": str(why)}
+        return {"commands": self.commands, "unreachable": self.unreachable, "hosts": known, "clocks": self.clocks}
+
     def _ask(self, host: str, role: str) -> dict[str, Any]:
         if why := self.unreachable.get(host):
             return {"error": why}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from mastodon_gov.audit.catalogue import Control
+
+LONGEST = 2000  # characters of an observation that are kept
 
 
 class State(StrEnum):
@@ -66,6 +69,12 @@ class Session:
     unreachable: Mapping[str, str] = field(default_factory=dict)
     hosts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     clocks: Mapping[str, float] = field(default_factory=dict)
+
+
+def words(value: object) -> str:
+    """An observation as text: what is none becomes JSON, and what is very long is cut."""
+    text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False, sort_keys=True)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text)} characters)"
 
 
 def verdict(control: Control, checks: Collection[Check], pinned: Mapping[str, str]) -> Verdict:

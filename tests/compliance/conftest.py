@@ -20,7 +20,7 @@ import pytest
 from mastodon_gov.audit import outside
 from mastodon_gov.audit.catalogue import Collected, Control, faults, load, load_pinned
 from mastodon_gov.audit.facts import Account, CouldNotLook, Facts, Foreseen, Hosts, hosts_of, seen
-from mastodon_gov.audit.results import Check, State
+from mastodon_gov.audit.results import Check, State, words
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance import Instance
 from mastodon_gov.instance.load import load as load_instance
@@ -136,23 +136,7 @@ def hosts(request: pytest.FixtureRequest, instance: Instance) -> Iterator[Hosts]
         roles.discard(outside.ROLE)
         asked.fetch([(host, role) for role in sorted(roles | {"base"}) for host in hosts_of(role, known)])
         yield asked
-        _report(request.config, {"session": session_of(asked)})
-
-
-def session_of(asked: Hosts) -> dict[str, Any]:
-    """What the report says of the run itself; see results.Session."""
-    known = {}
-    for name in asked.names:
-        try:
-            known[name] = dict(asked.facts(name, "base")["host"])
-        except CouldNotLook as why:
-            known[name] = {"error": str(why)}
-    return {
-        "commands": asked.commands,
-        "unreachable": asked.unreachable,
-        "hosts": known,
-        "clocks": asked.clocks,
-    }
+        _report(request.config, {"session": asked.session()})
 
 
 @pytest.fixture(scope="session")
@@ -187,14 +171,9 @@ def evidence(request: pytest.FixtureRequest, hostname: str) -> Evidence:
     record = request.node.stash.setdefault(RECORD, {})
 
     def say(*, observed: object, expected: object, command: str) -> None:
-        record.update(zip(SEEN, (_words(observed), _words(expected), command), strict=True))
+        record.update(zip(SEEN, (words(observed), words(expected), command), strict=True))
 
     return say
-
-
-def _words(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False, sort_keys=True)
-    return text if len(text) <= 2000 else f"{text[:2000]}… ({len(text)} characters)"
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from mastodon_gov.audit.suite import Asked, run_suite
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance.yaml_file import read
 from roles.lib.render import facts_roles
+from tests.compliance import conftest as suite
 from tests.unit.instance_sample import ADDRESSES, good_directory
 
 SSH = "MFG-SSH-01"
@@ -327,3 +329,36 @@ def test_a_terminal_obeys_nothing_a_host_says(capsys: pytest.CaptureFixture[str]
     assert "[bold]" in shown
     assert "1 failed" in shown
     assert len(shown) < 1000
+
+
+def ended(state: str, error: BaseException | None, *, seen: bool) -> tuple[str, State | None, str]:
+    """How the suite ends a check: pytest's outcome, our state, the reason."""
+    item = SimpleNamespace(stash=pytest.Stash(), path=Path("test_ssh.py"), config=None)
+    item.stash[suite.RECORD] = {"observed": "no"} if seen else {}
+    call = SimpleNamespace(start=0.0, when="call", excinfo=SimpleNamespace(value=error) if error else None)
+    report = SimpleNamespace(outcome=state, longrepr=None)
+    running: Any = suite.pytest_runtest_makereport(item, call)  # type: ignore[arg-type]  # as much of them as is used
+    next(running)
+    with pytest.raises(StopIteration):
+        running.send(report)
+    record = item.stash[suite.RECORD]
+    return report.outcome, record.get("state"), record.get("reason", "")
+
+
+def test_a_check_that_records_nothing_fails() -> None:
+    assert ended("passed", None, seen=True) == ("passed", None, "")
+    assert ended("passed", None, seen=False) == ("failed", State.FAILED, "The check recorded no evidence.")
+
+
+def test_only_an_assertion_is_a_failure() -> None:
+    """A check that breaks has not looked."""
+    assert ended("failed", AssertionError("no is yes"), seen=True)[:2] == ("failed", State.FAILED)
+    for error in (CouldNotLook("gone"), KeyError("a"), TypeError("b"), Refusal("c")):
+        assert ended("failed", error, seen=True)[:2] == ("skipped", State.NOT_RUN)
+    assert "KeyError" in ended("failed", KeyError("a"), seen=True)[2]
+
+
+def test_the_example_of_the_page_is_right(tmp_path: Path) -> None:
+    text = (PAGE.parent / "exceptions.md").read_text().split("```\n")[1]
+    (tmp_path / "exceptions.yaml").write_text(text)
+    assert list(read_exceptions(tmp_path)) == ["MFG-SSH-04"]
