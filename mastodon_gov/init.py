@@ -23,6 +23,8 @@ FILES = {
     "inventory.py": "inventory.py.j2",
     "recipients.txt": "recipients.txt.j2",
     ".gitignore": "gitignore.j2",
+    "server/about.md": "server/about.md.j2",
+    "server/privacy-policy.md": "server/privacy-policy.md.j2",
 }
 
 
@@ -57,6 +59,7 @@ def _write_files(directory: Path, **values: object) -> None:
         loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True
     )
     values |= {"media": f"files.{values['web']}", "release": pins().known()[0]}
+    (directory / "server").mkdir()
     for name, template in FILES.items():
         (directory / name).write_text(jinja.get_template(template).render(values), encoding="utf-8")
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from mastodon_gov.instance.load import load
-from tests.lab.deployed import Deployed
+from tests.lab.deployed import Deployed, wait_for
 from tests.lab.edits import edited
 from tests.lab.people import tootctl
 
@@ -130,6 +131,22 @@ def test_what_mastodon_refuses_changes_nothing(instance: Deployed) -> None:
         assert instance.sql(SETTINGS) == before
     assert STEP in deployed(instance)
     assert deployed(instance) == []
+
+
+@pytest.mark.long
+def test_rails_killed_in_the_middle(instance: Deployed) -> None:
+    """The deploy fails, and the next one does the work."""
+    running = "pgrep -f '[r]ails runner .*server_settings.rb'"
+    with edited(instance, TITLE, "title: Survivor"):
+        with ThreadPoolExecutor(1) as pool:
+            deploying = pool.submit(instance.cli, "deploy", check=False)
+            wait_for(lambda: instance.root(running, check=False).strip(), 300, "Rails")
+            instance.root(f"kill -9 $({running})")
+            assert deploying.result().returncode == 1
+        assert "to be finished" in instance.cli("plan", check=False).stdout
+        assert STEP in deployed(instance)
+        assert api(instance, "v2/instance")["title"] == "Survivor"
+    assert STEP in deployed(instance)
 
 
 @pytest.mark.long
