@@ -52,19 +52,26 @@ def differing(wanted: Items, made: dict[str, dict[str, Any]], release: str) -> I
 
 def sentence(item: str, wanted: Items, made: dict[str, dict[str, Any]]) -> str:
     """`setting/site_title: "Mastodon" → "Agency Social"`, with the value the server has now on the left."""
-    seen = made.get(item, {})
-    changed_by_hand = seen.get("release") is not None and seen["live"] != seen["state"]
-    old = _plain(seen.get("live")) if changed_by_hand or not seen.get("wanted") else seen["wanted"]
-    new = _show(wanted[item]) if item in wanted else "taken away"
-    if seen and wanted.get(item) == seen.get("wanted") and not changed_by_hand:
-        return f"{item}: {new}, again for the new release" if seen["release"] else f"{item}: {new}, to be finished"
-    by = " (changed on the server)" if changed_by_hand else ""
-    if not by and isinstance(old, dict) and isinstance(value := wanted.get(item), dict):
-        parts = (
-            f"{key} {_show(old.get(key))} → {_show(value.get(key))}" for key in value if old.get(key) != value[key]
+    seen, new = made.get(item), wanted.get(item)
+    if seen is None or seen["wanted"] is None:
+        return f"{item}: as the release has it → {_show(new)}"
+    by_hand = seen["release"] is not None and seen["live"] != seen["state"]
+    if item in wanted and new == seen["wanted"] and not by_hand:
+        return (
+            f"{item}: {_show(new)}, again for the new release"
+            if seen["release"]
+            else f"{item}: {_show(new)}, to be finished"
         )
-        return f"{item}: {', '.join(parts)}"
-    return f"{item}: {_show(old) if seen else 'as the release has it'}{by} → {new}"
+    old = _plain(seen["live"]) if by_hand else seen["wanted"]
+    if item not in wanted:
+        return f"{item}: {_show(old)} → taken away"
+    if by_hand:
+        return f"{item}: {_show(old)} (changed on the server) → {_show(new)}"
+    if isinstance(old, dict) and isinstance(new, dict):
+        return f"{item}: " + ", ".join(
+            f"{key} {_pair(old.get(key), new[key])}" for key in new if old.get(key) != new[key]
+        )
+    return f"{item}: {_pair(old, new)}"
 
 
 def _plain(live: Any) -> Any:
@@ -75,9 +82,19 @@ def _plain(live: Any) -> Any:
         return live
 
 
-def _show(value: Any) -> str:
+def _show(value: Any, same: int = 0) -> str:
+    """A value on one line, from where it begins to differ (`same` characters are shown elsewhere already)."""
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text)} characters)"
+    begin = max(0, same - SHOWN // 4) if len(text) > SHOWN else 0
+    end = "" if len(text) - begin <= SHOWN else f"… ({len(text)} characters)"
+    return f"{'…' if begin else ''}{text[begin : begin + SHOWN]}{end}"
+
+
+def _pair(old: Any, new: Any) -> str:
+    """`old → new`; of long values the part where they part."""
+    both = zip(json.dumps(old, ensure_ascii=False), json.dumps(new, ensure_ascii=False), strict=False)
+    same = next((at for at, (one, other) in enumerate(both) if one != other), 0)
+    return f"{_show(old, same)} → {_show(new, same)}"
 
 
 @operation()

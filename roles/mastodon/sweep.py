@@ -51,6 +51,7 @@ def files(node: Node) -> list[Entry]:
     config = json.dumps(expected(node.instance), indent=1, sort_keys=True)
     return [
         program("mastodon", "sweep.py", f"{LIB}/sweep.py"),
+        program("mastodon", "sweep_findings.py", f"{LIB}/sweep_findings.py", 0o644),
         program("mastodon", "sweep.sql", f"{LIB}/sweep.sql", 0o644),
         ManagedFile(CONFIG, config, mode=0o640),
         *(managed(f"mastodon/{SYSTEM}/{unit}", f"/{SYSTEM}/{unit}", node) for unit in (SERVICE, TIMER)),

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from roles.mastodon.files import sweep as program
+from roles.mastodon.files.sweep_findings import findings
 from tests.lab.deployed import LIB, Deployed
 
 FINDINGS = 3
@@ -128,7 +129,7 @@ def test_two_thousand_accounts_and_three_hundred_organisations(instance: Deploye
     before, rows, after = instance.sql(f"{MANY}{now}{statement}\n{now}ROLLBACK;").strip().splitlines()
     began = time.monotonic()
     seen = json.loads(rows)
-    found = list(program.findings(seen, config))
+    found = list(findings(seen, config))
     program.report(seen, config, found, 0)
     assert float(after) - float(before) + time.monotonic() - began < 10
     assert sum(one["finding"] == "missing_second_factor" for one in found) >= 2000

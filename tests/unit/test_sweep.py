@@ -10,10 +10,11 @@ import pytest
 from mastodon_gov.instance.load import load
 from mastodon_gov.sweep import write_pages
 from roles.mastodon.files import sweep
+from roles.mastodon.files.sweep_findings import findings
 from roles.mastodon.sweep import expected
 from tests.unit.instance_sample import good_directory
 
-DAY = sweep.DAY
+DAY = 86_400
 GOOD: dict[str, Any] = {
     "id": 7, "account_id": 70, "name": "press", "address": "press@agency.test",
     "address_next": None, "approved": True, "disabled": False, "confirmed": True,
@@ -44,7 +45,7 @@ def seen(config: dict[str, Any], *accounts: dict[str, Any], **more: Any) -> dict
 
 def found(config: dict[str, Any], *accounts: dict[str, Any], **more: Any) -> list[str]:
     """Names of the findings."""
-    return [one["finding"] for one in sweep.findings(seen(config, *accounts, **more), config)]
+    return [one["finding"] for one in findings(seen(config, *accounts, **more), config)]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,7 @@ def test_it_does_what_the_instance_says_and_no_more(config: dict[str, Any], monk
         for n, name in ((1, "owner"), (2, "x"))
     ]
     state = seen(config, *accounts, invites=[{"id": 5, "by": "x"}], tokens=[TOKEN])
-    every = list(sweep.findings(state, config))
+    every = list(findings(state, config))
     sweep.act(every, config)
     assert [one["act"] for one in every] == ["report", "disable", "report", "revoke"]
     assert len(ran) == 1
@@ -132,14 +133,24 @@ def test_it_does_what_the_instance_says_and_no_more(config: dict[str, Any], monk
     assert ["'{2}'" in ran[0], "'{5}'" in ran[0], "'{}'" in ran[0], "DELETE" in ran[0]] == [True, True, True, False]
     assert closed == ["system:20"]
     config["act"] |= {"foreign_address": "report", "invite_outside_ledger": "report"}
-    sweep.act(list(sweep.findings(state, config)), config)
+    sweep.act(list(findings(state, config)), config)
     assert len(ran) == 1
+
+
+def test_a_file_that_went_wrong_locks_nobody_out(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than a few accounts at once: all are reported, none is disabled."""
+    monkeypatch.setattr(sweep, "query", lambda sql: pytest.fail("it acted"))
+    accounts = [GOOD | {"id": n, "name": f"x{n}", "address": "a@b.test"} for n in range(sweep.MOST + 1)]
+    every = list(findings(seen(config, *accounts), config))
+    sweep.act(every, config)
+    assert {one["act"] for one in every} == {"report"}
+    assert every[-1]["finding"] == "too_many"
 
 
 def test_pages_by_organisation(config: dict[str, Any], tmp_path: Path) -> None:
     """A finding stands on the page of its body alone, with what was found as text and not as mark-up."""
     evil = GOOD | {"address": "press@council.test", "name": "<b>x", "links": []}
-    report = sweep.report(seen(config, evil), config, list(sweep.findings(seen(config, evil), config)), 0.1)
+    report = sweep.report(seen(config, evil), config, list(findings(seen(config, evil), config)), 0.1)
     write_pages(tmp_path / "pages", report, load(tmp_path / "instance"))
     pages = {page.stem: page.read_text() for page in (tmp_path / "pages").iterdir()}
     assert set(pages) == {"agency", "council", "server"}
