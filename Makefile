@@ -39,6 +39,7 @@ lint: setup
 bench: setup
 	@$(GOV) lab demo
 	@$(BIN)/python -m tests.bench.run
+	@$(BIN)/python -m tests.bench.release
 	@$(BIN)/python -m tests.bench.backups
 	@$(BIN)/python -m tests.bench.upgrade
 	@$(BIN)/python -m tests.bench.audit
