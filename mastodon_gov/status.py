@@ -53,6 +53,8 @@ def problems(seen: dict[str, Any]) -> list[str]:
         found.append(f"the lock in the database is broken: {', '.join(good['lock']['failed'])}; deploy again")
     if good.get("release", {}).get("security"):
         found.append(f"{good['release']['sentence']} See docs/operator/releases.md")
+    if good.get("restore", {}).get("held"):
+        found.append("a restored instance is held: no visitors, no mail, no federation until `restore --open`")
     return found + [told for part in ("backup", "backup_bucket") for told in good.get(part, {}).get("problems", [])]
 
 

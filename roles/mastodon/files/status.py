@@ -137,6 +137,7 @@ PARTS: dict[str, Callable[[], object]] = {
     "lock": lock,
     "backup": lambda: program("backup-status"),
     "drill": drill,
+    "restore": lambda: {"held": os.path.exists("/etc/nginx/held/held.conf")},
     "failed_units": failed_units,
     "owner_password_waits": lambda: os.path.exists("/var/lib/mastodon-gov/owner-first-password"),
 }

@@ -15,7 +15,7 @@ import pytest
 from mastodon_gov.instance.load import load
 from mastodon_gov.lab.demo import REPOSITORY
 from tests.lab.deployed import LIB, Deployed, wait_for
-from tests.lab.people import browser
+from tests.lab.people import browser, tootctl
 from tests.lab.restore.disaster import fetched, machine_gone, ransom
 from tests.lab.restore.people import Staff, enter, picture, post, reads, staff, this_second
 
@@ -93,8 +93,11 @@ def test_a_copy_beside_and_then_in_place(doomed: Deployed, known: Staff, tmp_pat
     assert "a restore was interrupted while it switched databases" in plan.stderr
     doomed.cli("restore", "--switch")
     held(doomed, before)
+    assert "is held" in doomed.cli("status", check=False).stdout
     doomed.cli("restore", "--open")
     assert (reads(doomed, before), reads(doomed, after)) == (200, 404)
+    refusal, said = tootctl(doomed, "media", "remove-orphans")
+    assert (refusal, "this database was restored" in said) == (1, True)
     doomed.cli("restore", "--sign-off")
     assert doomed.root("ls /var/lib/postgresql/17").split() == ["main"]
     doomed.deploy()

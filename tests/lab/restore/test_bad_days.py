@@ -1,0 +1,67 @@
+"""Restores that must not succeed: other secrets, a hole in the WAL; and a drill that meets a backup."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mastodon_gov.instance.load import load
+from mastodon_gov.storage.client import connect, reached
+from tests.lab.deployed import LIB, Deployed
+from tests.lab.restore.people import Staff, post, staff, this_second
+
+pytestmark = pytest.mark.long
+ENVIRONMENT = "/etc/mastodon/mastodon.env"
+KEY = "ACTIVE_RECORD_ENCRYPTION_PRIMARY_KEY"
+
+
+@pytest.fixture(scope="module")
+def known(doomed: Deployed) -> Staff:
+    """The owner, with a second factor."""
+    return staff(doomed)[0]
+
+
+def test_other_secrets_are_refused(doomed: Deployed, known: Staff) -> None:
+    """Both ways of seeing it: the fingerprints of the manifest, and a second factor that does not open."""
+    doomed.root("systemctl start mfg-backup-incr.service")
+    kept = doomed.root(f"cat {ENVIRONMENT}")
+    try:
+        doomed.root(f"sed -i 's/^{KEY}=.*/{KEY}={'x' * 32}/' {ENVIRONMENT}")
+        done = doomed.cli("restore", "--to", "latest", "--switch", check=False, timeout=1500)
+    finally:
+        doomed.root(f"cat > {ENVIRONMENT}", stdin=kept)
+    assert done.returncode == 1
+    assert "No second factor in the copy can be opened" in done.stderr
+    assert f"mastodon.{KEY.lower()}" in done.stderr
+    doomed.cli("restore", "--drop-beside")
+
+
+def test_a_hole_in_the_wal_is_a_sentence(doomed: Deployed, known: Staff) -> None:
+    """The server answers first and dies seconds later; nothing of the copy stays, and the instance serves."""
+    post(doomed, known, "before the hole")
+    hole = json.loads(doomed.root(f"{LIB}/restore-point hole"))["wal"]
+    number = post(doomed, known, "after the hole")
+    second = this_second(doomed)
+    post(doomed, known, "later")
+    doomed.root(f"{LIB}/restore-point beyond")
+    instance = load(doomed.directory)
+    with reached(instance) as bundle:
+        writer = connect(instance, doomed.demo.world.keys["backups"], bundle)
+        stanza = f"pg/archive/{instance.backups.stanza}/"
+        listed = writer.list_objects_v2(Bucket="social-backups", Prefix=stanza)["Contents"]
+        (key,) = [each["Key"] for each in listed if hole in each["Key"]]
+        writer.delete_object(Bucket="social-backups", Key=key)
+    done = doomed.cli("restore", "--to", second, check=False, timeout=1500)
+    assert done.returncode == 1
+    assert "The backups do not reach time" in done.stderr
+    assert doomed.root("ls /var/lib/postgresql/17").split() == ["main"]
+    assert number in doomed.sql("select id from statuses")
+    doomed.root("systemctl start mfg-backup.service")
+
+
+def test_a_drill_while_a_backup_runs(doomed: Deployed) -> None:
+    """Each has its own locks."""
+    doomed.root("systemctl start --no-block mfg-backup.service")
+    assert json.loads(doomed.cli("drill", "--json", timeout=1500).stdout)["rc"] == 0
+    assert doomed.root("systemctl show -P Result mfg-backup.service").strip() == "success"
