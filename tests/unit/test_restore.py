@@ -12,8 +12,9 @@ from mastodon_gov.errors import Refusal
 from mastodon_gov.restore import moment, target
 from mastodon_gov.status import drill_problems
 from mastodon_gov.storage.versions import lost
-from roles.restore.files import recovery, switching, verify
-from roles.restore.files.recovery import Copy, Refused, Target
+from roles.restore.files import catalogue, recovery, switching, verify
+from roles.restore.files.catalogue import Refused, Target
+from roles.restore.files.recovery import Copy
 
 NOW = 1_795_284_000.0
 
@@ -37,20 +38,20 @@ def test_a_time_is_taken_with_its_zone_only() -> None:
 
 def test_the_newest_backup_that_ended_before_the_target_is_taken() -> None:
     def at(seconds: float) -> Target:
-        return Target("time", recovery.iso(NOW - seconds))
+        return Target("time", catalogue.iso(NOW - seconds))
 
-    assert recovery.choose(at(3601), FOUND, NOW)["label"] == "one"
-    assert recovery.choose(at(3599), FOUND, NOW)["label"] == "two"
-    assert recovery.choose(Target("latest"), FOUND, NOW)["label"] == "two"
+    assert catalogue.choose(at(3601), FOUND, NOW)["label"] == "one"
+    assert catalogue.choose(at(3599), FOUND, NOW)["label"] == "two"
+    assert catalogue.choose(Target("latest"), FOUND, NOW)["label"] == "two"
     with pytest.raises(Refused, match="before the end of the oldest"):
-        recovery.choose(at(7201), FOUND, NOW)
+        catalogue.choose(at(7201), FOUND, NOW)
     with pytest.raises(Refused, match="after the newest change"):
-        recovery.choose(at(-1), FOUND, NOW)
+        catalogue.choose(at(-1), FOUND, NOW)
 
 
 def test_another_postgresql_is_refused() -> None:
     with pytest.raises(Refused, match="of PostgreSQL 99"):
-        recovery.binaries({"db": [{"version": "99"}]})
+        catalogue.binaries({"db": [{"version": "99"}]})
 
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(tmp_path: Path) -> None:

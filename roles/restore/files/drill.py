@@ -28,13 +28,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
     from roles.backups.files.backup_repository import verified
-    from roles.restore.files import recovery, verify
-    from roles.restore.files.recovery import Copy, Refused, Target
+    from roles.restore.files import catalogue, recovery, verify
+    from roles.restore.files.catalogue import Refused, Target
+    from roles.restore.files.recovery import Copy
 else:  # on the host the programs lie side by side
+    import catalogue
     import recovery
     import verify
     from backup_repository import verified
-    from recovery import Copy, Refused, Target
+    from catalogue import Refused, Target
+    from recovery import Copy
 
 USER = "mfg-drill"
 HOME = Path("/var/lib/mfg-drill")
@@ -82,7 +85,7 @@ class Drill:
             "format": 1,
             "at": int(time.time()),
             "host": socket.gethostname(),
-            "stanza": recovery.configured()[0],
+            "stanza": catalogue.configured()[0],
             "as_of": target.as_of or None,
             "steps": {},
             "problems": [],
@@ -122,12 +125,12 @@ class Drill:
 
     def close(self) -> list[str]:
         """Load the rules, then try every way out; each must fail, and the rules must have counted it."""
-        conf = recovery.configured()[1]
+        conf = catalogue.configured()[1]
         port = conf.get("repo1-storage-port", "443")
         text = rules(conf["repo1-s3-endpoint"], port)
         done = subprocess.run(["nft", "-f", "-"], input=text, capture_output=True, text=True, check=False)
         if done.returncode:
-            return [f"The rules that close every way out cannot be loaded: {recovery.first_line(done.stderr)}."]
+            return [f"The rules that close every way out cannot be loaded: {catalogue.first_line(done.stderr)}."]
         return self.still_closed()
 
     def still_closed(self) -> list[str]:
@@ -135,7 +138,7 @@ class Drill:
         before = blocked()
         probes = self.settings["probes"]
         open_ = reached(probes)
-        live = recovery.as_user(
+        live = catalogue.as_user(
             USER, "psql", "-XqtAc", "select 1", "-h", "/var/run/postgresql", "-d", "mastodon_production"
         )
         open_ += ["the live database"] if live.returncode == 0 else []
@@ -165,9 +168,9 @@ class Drill:
 
     def whole(self) -> list[str]:
         """pgBackRest reads the backup and its WAL; what it prints counts, not how it ends."""
-        found = recovery.repository(self.target, USER)
-        self.bin = recovery.binaries(found)
-        backup = recovery.choose(self.target, found, None)
+        found = catalogue.repository(self.target, USER)
+        self.bin = catalogue.binaries(found)
+        backup = catalogue.choose(self.target, found, None)
         self.evidence |= {
             "label": backup["label"],
             "bytes": backup["info"]["size"],
@@ -175,10 +178,10 @@ class Drill:
         }
         recovery.check_room(COPY, backup)
         words = ["--output=text", "--verbose", "--log-level-console=off", "--log-level-stderr=error"]
-        words = recovery.pgbackrest(self.target, *words, "--log-level-file=off", "verify")
-        done = recovery.as_user(USER, *words, timeout=None)
+        words = catalogue.pgbackrest(self.target, *words, "--log-level-file=off", "verify")
+        done = catalogue.as_user(USER, *words, timeout=None)
         good, why = verified(done.stdout)
-        wrong = recovery.first_line(done.stderr) if done.stderr.strip() else why
+        wrong = catalogue.first_line(done.stderr) if done.stderr.strip() else why
         return [] if good else [f"The backups are not whole: {wrong}."]
 
     def restore(self) -> None:
@@ -257,7 +260,7 @@ for host, port in json.loads(sys.argv[1]):
     except OSError:
         pass
 """
-    return str(recovery.as_user(USER, "python3", "-c", program, json.dumps(probes)).stdout).split()
+    return str(catalogue.as_user(USER, "python3", "-c", program, json.dumps(probes)).stdout).split()
 
 
 def wipe() -> None:

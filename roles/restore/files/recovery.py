@@ -1,50 +1,29 @@
-"""A copy of the database from the backups, beside the running one: which backup, restore, start, recover.
+"""A copy of the database from the backups, beside the running one: restore, start, recover.
 
 For restore.py and drill.py (root, Debian 13, standard library only). The copy never archives, listens on one socket in
-a directory of its own, and reaches nothing but the backup store. pgBackRest's exit codes are not believed.
+a directory of its own, and reaches nothing but the backup store.
 """
 
 from __future__ import annotations
 
-import configparser
-import json
 import os
 import re
 import shutil
 import subprocess
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-CONF = "/etc/pgbackrest.conf"
+if TYPE_CHECKING or __package__:
+    from roles.restore.files.catalogue import Refused, Target, as_user, first_line, pgbackrest
+else:  # on the host the programs lie side by side
+    from catalogue import Refused, Target, as_user, first_line, pgbackrest
+
 PORT = "5499"
-ANSWER_WITHIN = 60  # seconds
 REPLAY_ROOM = 1 << 30  # bytes that replaying WAL may need beside the database itself
 LIVE = "postgresql@17-main.service"
-POINTS = "restore-points"
-# A restore that goes on after the program that asked for it was killed would be in the way of the next one.
-ENDS_WITH_US = ("--init-groups", "--reset-env", "--pdeathsig=KILL")
 NOT_REACHED = "recovery ended before configured recovery target was reached"
-
-
-class Refused(Exception):
-    """A sentence for a person."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where recovery stops: `kind` is time, name or latest. `as_of`: the repository as it was at this time (UTC)."""
-
-    kind: str
-    value: str = ""
-    as_of: str = ""
-
-    @property
-    def words(self) -> str:
-        """For a person."""
-        return "the newest moment" if self.kind == "latest" else f"{self.kind} {self.value}"
 
 
 @dataclass(frozen=True)
@@ -56,148 +35,6 @@ class Copy:
     log: Path
     user: str
     unit: str
-
-
-def seconds(text: str) -> float:
-    """Seconds since 1970 of an ISO time with zone."""
-    return datetime.fromisoformat(text).timestamp()
-
-
-def iso(when: float) -> str:
-    """UTC, with the zone, as a person and PostgreSQL read it."""
-    return datetime.fromtimestamp(when, UTC).isoformat(sep=" ", timespec="seconds")
-
-
-def configured() -> tuple[str, configparser.SectionProxy]:
-    """The stanza, and the settings of the repository."""
-    conf = configparser.ConfigParser(interpolation=None)
-    with open(CONF, encoding="utf-8") as text:
-        conf.read_file(text)
-    return next(name for name in conf.sections() if name != "global"), conf["global"]
-
-
-def as_user(user: str, *words: str, given: str = "", timeout: float | None = ANSWER_WITHIN) -> Any:
-    """Run as an account, in a directory it may read. Refused when there is no answer in time."""
-    try:
-        return subprocess.run(
-            ["setpriv", f"--reuid={user}", f"--regid={user}", *ENDS_WITH_US, "--", *words],
-            input=given,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-            cwd="/",
-        )
-    except subprocess.TimeoutExpired:
-        raise Refused(f"{words[0]} gave no answer within {timeout:.0f} s; is the backup store reachable?") from None
-
-
-def pgbackrest(target: Target, *words: str) -> list[str]:
-    """Command line for the repository, or for the repository as it was at `as_of`."""
-    then = [f"--repo-target-time={target.as_of}"] if target.as_of else []
-    return ["pgbackrest", f"--stanza={configured()[0]}", "--repo=1", *then, *words]
-
-
-def ask(target: Target, *words: str, user: str = "postgres") -> str:
-    """Standard output of a question to the repository. Refused with pgBackRest's first line when it cannot answer."""
-    quiet = ["--log-level-console=off", "--log-level-file=off", "--log-level-stderr=error"]
-    done = as_user(user, *pgbackrest(target, *quiet, *words))
-    if done.returncode:
-        raise Refused(f"The backup repository does not answer: {first_line(done.stderr)}.")
-    return str(done.stdout)
-
-
-def first_line(text: str) -> str:
-    """What went wrong, without what may be pieces of a file that was read with a wrong passphrase."""
-    lines = [line for line in text.strip().splitlines() if line.strip()] or ["it said nothing"]
-    code = re.search(r"<Code>(\w+)</Code>", text)
-    return lines[0].rstrip(":.")[:300] + (f" ({code[1]})" if code else "")
-
-
-def repository(target: Target, user: str = "postgres") -> dict[str, Any]:
-    """Backups, and the databases they are of. Refused, with a sentence, for a repository that is not good."""
-    try:
-        found: dict[str, Any] = json.loads(ask(target, "--output=json", "info", user=user), strict=False)[0]
-    except (ValueError, IndexError):
-        raise Refused("pgBackRest's answer cannot be read; see `pgbackrest info` on the host.") from None
-    status = found["repo"][0]["status"] if found.get("repo") else found["status"]
-    if status["code"]:
-        message = first_line(status["message"])
-        if "FormatError" in message or "CryptoError" in message:
-            raise Refused(
-                "The backups cannot be read with backups.cipher_pass of the secrets: they were made with another "
-                "passphrase, or somebody wrote over them. Put the right passphrase back with `mastodon-gov secrets "
-                "edit`; or give a time before that with --as-of, for the bucket keeps what was there. Nothing was "
-                "changed."
-            )
-        raise Refused(
-            f"The backup repository holds nothing that can be restored: {message}. If somebody deleted or overwrote "
-            "it, give a time before that with --as-of; the bucket keeps what was there. Nothing was changed."
-        )
-    return found
-
-
-def points(target: Target) -> list[dict[str, Any]]:
-    """Restore points by name, oldest first: name, time (UTC), lsn, wal. Their files lie beside pgBackRest's."""
-    listed = json.loads(ask(target, "--repo1-path=/", "--output=json", "repo-ls", POINTS) or "{}")
-    names = sorted(name for name, told in listed.items() if told.get("type") == "file")
-    texts = [ask(target, "--repo1-path=/", "--raw", "repo-get", f"{POINTS}/{name}") for name in names]
-    return [point for text in texts if {"name", "time", "lsn", "wal"} <= (point := json.loads(text)).keys()]
-
-
-def archived_until(target: Target, found: dict[str, Any]) -> float | None:
-    """When the newest WAL reached the repository (seconds since 1970); what was written after that is not in it."""
-    if not found.get("archive") or not found["archive"][-1].get("max"):
-        return None
-    archive = found["archive"][-1]
-    place = f"archive/{configured()[0]}/{archive['id']}/{archive['max'][:16]}"
-    listed = json.loads(ask(target, "--output=json", "repo-ls", place) or "{}")
-    return max((told["time"] for told in listed.values() if told.get("type") == "file"), default=None)
-
-
-def window(target: Target, found: dict[str, Any], now: float | None) -> tuple[float, float]:
-    """The oldest and the newest moment that can be reached; `now` while the database runs and can still archive."""
-    good = [each for each in found["backup"] if not each.get("error")] or found["backup"]
-    return good[0]["timestamp"]["stop"], now or archived_until(target, found) or good[-1]["timestamp"]["stop"]
-
-
-def choose(target: Target, found: dict[str, Any], now: float | None) -> dict[str, Any]:
-    """The newest backup that ended before the target. Refused for a target outside the window."""
-    backups: list[dict[str, Any]] = found["backup"]
-    if target.kind == "latest":
-        return backups[-1]
-    oldest, newest = window(target, found, now)
-    known = point_of(target) if target.kind == "name" else None
-    when = seconds(known["time"]) if known else seconds(target.value)
-    reach = f"What can be reached: {iso(oldest)} to {iso(newest)} (UTC). Nothing was changed."
-    if when < oldest:
-        raise Refused(f"{target.words} is before the end of the oldest backup. {reach}")
-    if when > newest:
-        raise Refused(f"{target.words} is after the newest change that is backed up. {reach}")
-    return [each for each in backups if each["timestamp"]["stop"] <= when][-1]
-
-
-def point_of(target: Target) -> dict[str, Any]:
-    """The restore point of this name; the newest, if a name was used twice."""
-    listed = points(target)
-    named = [each for each in listed if each["name"] == target.value]
-    if not named:
-        known = ", ".join(each["name"] for each in listed[-10:]) or "none"
-        raise Refused(f"There is no restore point '{target.value}'. Known: {known}. Nothing was changed.")
-    return named[-1]
-
-
-def binaries(found: dict[str, Any]) -> Path:
-    """PostgreSQL's programs for these backups. Refused when this host has another version."""
-    version = found["db"][-1]["version"]
-    place = Path(f"/usr/lib/postgresql/{version}/bin")
-    if not (place / "postgres").exists():
-        here = ", ".join(sorted(path.name for path in Path("/usr/lib/postgresql").glob("*"))) or "none"
-        raise Refused(
-            f"The backups are of PostgreSQL {version}, and this host has {here}. Restore with the release of this "
-            "product that made them. Nothing was changed."
-        )
-    return place
 
 
 def check_room(copy: Copy, backup: dict[str, Any]) -> None:

@@ -27,13 +27,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
-    from roles.restore.files import recovery, switching, verify
-    from roles.restore.files.recovery import Copy, Refused, Target
+    from roles.restore.files import catalogue, recovery, switching, verify
+    from roles.restore.files.catalogue import Refused, Target
+    from roles.restore.files.recovery import Copy
 else:
+    import catalogue
     import recovery
     import switching
     import verify
-    from recovery import Copy, Refused, Target
+    from catalogue import Refused, Target
+    from recovery import Copy
 
 STATE = Path("/var/lib/mastodon-gov/restore.json")
 COPY = Copy(
@@ -88,20 +91,20 @@ def running() -> bool:
 def listing(as_of: str) -> dict[str, Any]:
     """Backups, restore points and the window, times in UTC."""
     target = Target("latest", as_of=as_of)
-    found = recovery.repository(target)
-    oldest, newest = recovery.window(target, found, time.time() if running() and not as_of else None)
+    found = catalogue.repository(target)
+    oldest, newest = catalogue.window(target, found, time.time() if running() and not as_of else None)
     backups = [
         {
             "label": each["label"],
             "type": each["type"],
-            "stop": recovery.iso(each["timestamp"]["stop"]),
+            "stop": catalogue.iso(each["timestamp"]["stop"]),
             "bytes": each["info"]["size"],
             "damaged": bool(each.get("error")),
         }
         for each in found["backup"]
     ]
-    reach = {"oldest": recovery.iso(oldest), "newest": recovery.iso(newest)}
-    return {"stanza": found["name"], "backups": backups, "points": recovery.points(target), "window": reach}
+    reach = {"oldest": catalogue.iso(oldest), "newest": catalogue.iso(newest)}
+    return {"stanza": found["name"], "backups": backups, "points": catalogue.points(target), "window": reach}
 
 
 def beside(state: State, target: Target) -> dict[str, Any]:
@@ -113,14 +116,14 @@ def beside(state: State, target: Target) -> dict[str, Any]:
             "remove the copy (`restore --drop-beside`)."
         )
     alive = running()
-    if target.kind == "time" and recovery.seconds(target.value) > time.time():
+    if target.kind == "time" and catalogue.seconds(target.value) > time.time():
         raise Refused(f"{target.words} lies in the future. Nothing was changed.")
-    found = recovery.repository(target)
-    backup = recovery.choose(target, found, time.time() if alive and not target.as_of else None)
-    bin_ = recovery.binaries(found)
+    found = catalogue.repository(target)
+    backup = catalogue.choose(target, found, time.time() if alive and not target.as_of else None)
+    bin_ = catalogue.binaries(found)
     if not state.kept:
         recovery.check_room(COPY, backup)
-        state.kept = {"target": asked, "label": backup["label"], "asked": recovery.iso(time.time()), "done": {}}
+        state.kept = {"target": asked, "label": backup["label"], "asked": catalogue.iso(time.time()), "done": {}}
         state.save()
     if alive and not target.as_of:
         state.step("archive", switching.archive_all)
@@ -150,7 +153,7 @@ def verified(target: Target, bin_: Path) -> dict[str, Any]:
         recovery.start(COPY, bin_, read_only=False)
         recovery.recover(COPY, target)
     seen = verify.content(COPY)
-    when = recovery.seconds(target.value) if target.kind == "time" else time.time()
+    when = catalogue.seconds(target.value) if target.kind == "time" else time.time()
     told = verify.last_before(verify.manifests(target), when)
     word, unopened = verify.opened(COPY)
     wrong = [*verify.fingerprint_problems(told), *verify.count_problems(seen, told), *verify.schema_problems(seen)]
@@ -208,7 +211,7 @@ def look(state: State) -> dict[str, Any]:
     if "verify" not in state.kept.get("done", {}) or "stop-application" in state.kept["done"]:
         raise Refused("There is no copy beside to look at. Run `mastodon-gov restore --to TIME --beside-only` first.")
     if not recovery.runs(COPY):
-        recovery.start(COPY, recovery.binaries(recovery.repository(state.target)), read_only=True)
+        recovery.start(COPY, catalogue.binaries(catalogue.repository(state.target)), read_only=True)
         recovery.recover(COPY, state.target)
     words = f"sudo -u postgres psql -h {COPY.run} -p {recovery.PORT} {verify.DATABASE}"
     return summary(state) | {"psql": words}

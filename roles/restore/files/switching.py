@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
-    from roles.restore.files.recovery import Copy, Refused, Target, as_user, ask, configured, first_line, iso, stop
+    from roles.restore.files.catalogue import Refused, Target, as_user, ask, configured, first_line, iso
+    from roles.restore.files.recovery import Copy, stop
 else:
-    from recovery import Copy, Refused, Target, as_user, ask, configured, first_line, iso, stop
+    from catalogue import Refused, Target, as_user, ask, configured, first_line, iso
+    from recovery import Copy, stop
 
 MAIN = Path("/var/lib/postgresql/17/main")
 UNIT = "postgresql@17-main.service"

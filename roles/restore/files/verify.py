@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
-    from roles.restore.files.recovery import PORT, Copy, Target, as_user, ask, configured, first_line, sql
+    from roles.restore.files.catalogue import Target, as_user, ask, configured, first_line
+    from roles.restore.files.recovery import PORT, Copy, sql
 else:  # on the host the programs lie side by side
-    from recovery import PORT, Copy, Target, as_user, ask, configured, first_line, sql
+    from catalogue import Target, as_user, ask, configured, first_line
+    from recovery import PORT, Copy, sql
 
 DATABASE = "mastodon_production"
 ENVIRONMENT = Path("/etc/mastodon/mastodon.env")
