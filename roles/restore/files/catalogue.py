@@ -179,3 +179,12 @@ def binaries(found: dict[str, Any]) -> Path:
             "product that made them. Nothing was changed."
         )
     return place
+
+
+def run(*words: str, timeout: float | None = 600) -> str:
+    """Standard output of a command. Refused with its last words when it fails."""
+    done = subprocess.run(words, capture_output=True, text=True, timeout=timeout, check=False, cwd="/")
+    if done.returncode:
+        told = (done.stderr or done.stdout).strip().splitlines()[-4:]
+        raise Refused(f"{' '.join(words[:4])} ended with {done.returncode}: {' '.join(told)}")
+    return done.stdout

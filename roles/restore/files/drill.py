@@ -16,7 +16,6 @@ import argparse
 import fcntl
 import json
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -30,6 +29,7 @@ if TYPE_CHECKING or __package__:
     from roles.backups.files.backup_repository import verified
     from roles.restore.files import catalogue, recovery, verify
     from roles.restore.files.catalogue import Refused, Target
+    from roles.restore.files.egress import USER, blocked, reached, rules
     from roles.restore.files.recovery import Copy
 else:  # on the host the programs lie side by side
     import catalogue
@@ -37,9 +37,9 @@ else:  # on the host the programs lie side by side
     import verify
     from backup_repository import verified
     from catalogue import Refused, Target
+    from egress import USER, blocked, reached, rules
     from recovery import Copy
 
-USER = "mfg-drill"
 HOME = Path("/var/lib/mfg-drill")
 COPY = Copy(
     data=HOME / "data", run=Path("/run/mfg-drill"), log=HOME / "server.log", user=USER, unit="mfg-drill-copy.service"
@@ -50,19 +50,6 @@ HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
 NAMESPACE = "mastodon-drill"
 KEEP = 400
 WHOLE, RESTORED, RECOVERED, INDEXES, FRESH, PAGES, ROWS, SECRETS, BEGUN, CLOSED, RESTING = range(1, 12)
-RULES = """\
-table inet mfg_drill
-delete table inet mfg_drill
-table inet mfg_drill {{
-  counter blocked {{ }}
-  chain output {{
-    type filter hook output priority filter - 10; policy accept;
-    meta skuid != "{user}" accept
-{allowed}
-    counter name blocked reject
-  }}
-}}
-"""
 
 
 class Failed(Exception):
@@ -221,46 +208,6 @@ class Drill:
         wrong = verify.fingerprint_problems(self.manifest)
         self.evidence["fingerprints"] = "different" if wrong else self.evidence["fingerprints"]
         return wrong
-
-
-def rules(store: str, port: str) -> str:
-    """The rules: the backup store and the resolvers, for this account; all else is counted and refused."""
-    allowed = []
-    for family, word in ((socket.AF_INET, "ip"), (socket.AF_INET6, "ip6")):
-        try:
-            found = sorted({str(each[4][0]) for each in socket.getaddrinfo(store, None, family, socket.SOCK_STREAM)})
-        except socket.gaierror:
-            found = []
-        if found:
-            allowed.append(f"    {word} daddr {{ {', '.join(found)} }} tcp dport {port} accept")
-    for server in re.findall(r"^nameserver (\S+)", Path("/etc/resolv.conf").read_text(), re.M):
-        word = "ip6" if ":" in server else "ip"
-        allowed.append(f"    {word} daddr {server} meta l4proto {{ tcp, udp }} th dport 53 accept")
-    return RULES.format(user=USER, allowed="\n".join(allowed))
-
-
-def blocked() -> int:
-    """Packets that the rules have refused."""
-    shown = subprocess.run(
-        ["nft", "-j", "list", "counter", "inet", "mfg_drill", "blocked"], capture_output=True, text=True, check=False
-    ).stdout
-    return next(
-        (each["counter"]["packets"] for each in json.loads(shown or "{}").get("nftables", []) if "counter" in each), 0
-    )
-
-
-def reached(probes: list[list[Any]]) -> list[str]:
-    """Those of the addresses (host, port) to which the drill's account can open a connection."""
-    program = """
-import json, socket, sys
-for host, port in json.loads(sys.argv[1]):
-    try:
-        socket.create_connection((host, port), timeout=2).close()
-        print(f"{host}:{port}")
-    except OSError:
-        pass
-"""
-    return str(catalogue.as_user(USER, "python3", "-c", program, json.dumps(probes)).stdout).split()
 
 
 def wipe() -> None:

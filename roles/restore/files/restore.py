@@ -27,11 +27,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
-    from roles.restore.files import catalogue, recovery, switching, verify
+    from roles.restore.files import catalogue, held, recovery, switching, verify
     from roles.restore.files.catalogue import Refused, Target
     from roles.restore.files.recovery import Copy
 else:
     import catalogue
+    import held
     import recovery
     import switching
     import verify
@@ -235,7 +236,7 @@ def main(words: list[str]) -> dict[str, Any]:
     if asked.verb == "open":
         if "backup" not in state.kept.get("done", {}):
             raise Refused("The switch is not finished: run `mastodon-gov restore --switch` again; it goes on.")
-        state.step("open", switching.let_through)
+        state.step("open", held.let_through)
         return summary(state)
     return {"look": look, "switch": switch, "sign-off": sign_off, "drop": drop}[asked.verb](state)
 

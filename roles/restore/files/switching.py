@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -12,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
-    from roles.restore.files.catalogue import Refused, Target, as_user, ask, configured, first_line, iso
+    from roles.restore.files.catalogue import Refused, Target, as_user, ask, configured, first_line, iso, run
+    from roles.restore.files.held import hold
     from roles.restore.files.recovery import Copy, stop
 else:
-    from catalogue import Refused, Target, as_user, ask, configured, first_line, iso
+    from catalogue import Refused, Target, as_user, ask, configured, first_line, iso, run
+    from held import hold
     from recovery import Copy, stop
 
 MAIN = Path("/var/lib/postgresql/17/main")
@@ -23,10 +24,6 @@ UNIT = "postgresql@17-main.service"
 LIB = "/usr/local/lib/mastodon-gov"
 CURRENT = Path("/opt/mastodon/current")
 DATABASE = "mastodon_production"
-HELD_RULES, HELD_TEMPLATE = Path("/etc/nftables.d/60-held.nft"), Path(f"{LIB}/held.nft")
-HELD_PAGE = Path("/etc/nginx/held/held.conf")
-# Until it is removed, `tootctl media remove-orphans` is refused (mastodon-run): newer pictures would look like orphans.
-RESTORED = Path("/var/lib/mastodon-gov/restored")
 REDIS = Path("/var/lib/redis")
 ANSWER_WITHIN = 120  # seconds for a service to come up
 # People's own things with a time; what others sent us comes again by itself.
@@ -40,15 +37,6 @@ NEWER = {
     "reports": "true",
 }
 NUMBERED = ("statuses", "media_attachments")
-
-
-def run(*words: str, timeout: float | None = 600) -> str:
-    """Standard output of a command. Refused with its last words when it fails."""
-    done = subprocess.run(words, capture_output=True, text=True, timeout=timeout, check=False, cwd="/")
-    if done.returncode:
-        told = (done.stderr or done.stdout).strip().splitlines()[-4:]
-        raise Refused(f"{' '.join(words[:4])} ended with {done.returncode}: {' '.join(told)}")
-    return done.stdout
 
 
 def psql(text: str, database: str = "postgres") -> str:
@@ -108,39 +96,6 @@ def application_steps() -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "application", start_application
     yield "check", check_archive
     yield "backup", full_backup
-
-
-def hold() -> None:
-    """Nobody but the administrators reaches the application, and it reaches nobody: no mail, no federation. Both files
-    outlive a reboot and a deploy; `open` removes them."""
-    conf = configured()[1]
-    host = conf["repo1-s3-endpoint"]
-    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    text = HELD_TEMPLATE.read_text()
-    for version, family in (("4", socket.AF_INET), ("6", socket.AF_INET6)):
-        if known := sorted({str(each[4][0]) for each in found if each[0] == family}):
-            text += f"add element inet mfg_held storage{version} {{ {', '.join(known)} }}\n"
-    HELD_RULES.parent.mkdir(exist_ok=True)
-    HELD_RULES.write_text(text)
-    run("nft", "-f", str(HELD_RULES))
-    HELD_PAGE.parent.mkdir(exist_ok=True)
-    HELD_PAGE.write_text("if ($held) { return 503; }\n")
-    reload_proxy()
-    RESTORED.touch(mode=0o600)
-
-
-def reload_proxy() -> None:
-    """Have nginx read its files, where it runs."""
-    if subprocess.run(["systemctl", "is-active", "-q", "nginx"], check=False).returncode == 0:
-        run("systemctl", "reload", "nginx")
-
-
-def let_through() -> None:
-    """Undo `hold`."""
-    HELD_PAGE.unlink(missing_ok=True)
-    HELD_RULES.unlink(missing_ok=True)
-    subprocess.run(["nft", "delete", "table", "inet", "mfg_held"], capture_output=True, check=False)
-    reload_proxy()
 
 
 def stop_application() -> None:

@@ -1,0 +1,52 @@
+"""A restored instance keeps to itself until somebody opens it: administrators reach it, and it reaches nobody."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING or __package__:
+    from roles.restore.files.catalogue import configured, run
+else:  # on the host the programs lie side by side
+    from catalogue import configured, run
+
+LIB = "/usr/local/lib/mastodon-gov"
+HELD_RULES, HELD_TEMPLATE = Path("/etc/nftables.d/60-held.nft"), Path(f"{LIB}/held.nft")
+HELD_PAGE = Path("/etc/nginx/held/held.conf")
+# Until it is removed, `tootctl media remove-orphans` is refused (mastodon-run): newer pictures would look like orphans.
+RESTORED = Path("/var/lib/mastodon-gov/restored")
+
+
+def hold() -> None:
+    """Nobody but the administrators reaches the application, and it reaches nobody: no mail, no federation. Both files
+    outlive a reboot and a deploy; `open` removes them."""
+    conf = configured()[1]
+    host = conf["repo1-s3-endpoint"]
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    text = HELD_TEMPLATE.read_text()
+    for version, family in (("4", socket.AF_INET), ("6", socket.AF_INET6)):
+        if known := sorted({str(each[4][0]) for each in found if each[0] == family}):
+            text += f"add element inet mfg_held storage{version} {{ {', '.join(known)} }}\n"
+    HELD_RULES.parent.mkdir(exist_ok=True)
+    HELD_RULES.write_text(text)
+    run("nft", "-f", str(HELD_RULES))
+    HELD_PAGE.parent.mkdir(exist_ok=True)
+    HELD_PAGE.write_text("if ($held) { return 503; }\n")
+    reload_proxy()
+    RESTORED.touch(mode=0o600)
+
+
+def reload_proxy() -> None:
+    """Have nginx read its files, where it runs."""
+    if subprocess.run(["systemctl", "is-active", "-q", "nginx"], check=False).returncode == 0:
+        run("systemctl", "reload", "nginx")
+
+
+def let_through() -> None:
+    """Undo `hold`."""
+    HELD_PAGE.unlink(missing_ok=True)
+    HELD_RULES.unlink(missing_ok=True)
+    subprocess.run(["nft", "delete", "table", "inet", "mfg_held"], capture_output=True, check=False)
+    reload_proxy()
