@@ -19,6 +19,8 @@ from mastodon_gov.lab.machine import Machine
 T = TypeVar("T")
 COMMITTED = ("instance.yaml", "organisations.yaml", "inventory.py")
 WEB, MEDIA = "social.agency.test", "files.social.agency.test"
+# Debian's wrapper /usr/bin/psql works only for who may read the cluster's files.
+PSQL = "/usr/lib/postgresql/17/bin/psql"
 LIB = "/usr/local/lib/mastodon-gov"
 
 
@@ -77,7 +79,7 @@ class Deployed:
         """Run SQL over the socket as an operating-system user; returns unaligned rows."""
         who = f"-U {role}" if role else ""
         return self.root(
-            f"runuser -u {user} -- psql -qtAX {who} -v ON_ERROR_STOP=1 -d mastodon_production -f - 2>&1", stdin=text
+            f"runuser -u {user} -- {PSQL} -qtAX {who} -v ON_ERROR_STOP=1 -d mastodon_production -f - 2>&1", stdin=text
         )
 
     def curl(self, url: str, *options: str, machine: str = "outside", check: bool = False) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.deployed import LIB, Deployed
+from tests.lab.deployed import LIB, PSQL, Deployed
 from tests.lab.people import tootctl
 
 DATABASE = "mastodon_production"
@@ -146,13 +146,15 @@ def untouched(instance: Deployed) -> Iterator[None]:
 
 
 def _as_mastodon(instance: Deployed, command: str) -> tuple[int, str]:
-    words = ["runuser", "-u", "mastodon", "--", "timeout", "20", "sh", "-c", f"cd /; {command}"]
+    # First the psql that needs no file of the cluster.
+    path = "PATH=/usr/lib/postgresql/17/bin:$PATH"
+    words = ["runuser", "-u", "mastodon", "--", "timeout", "20", "sh", "-c", f"cd /; {path}; {command}"]
     done = instance.machine().exec(words, stdin="", check=False)
     return done.returncode, str(done.stdout) + str(done.stderr)
 
 
 def _sql_as_mastodon(instance: Deployed, sql: str) -> tuple[int, str]:
-    words = ["runuser", "-u", "mastodon", "--", "psql", "-qtAX", "-v", "ON_ERROR_STOP=1", "-d", DATABASE, "-f", "-"]
+    words = ["runuser", "-u", "mastodon", "--", PSQL, "-qtAX", "-v", "ON_ERROR_STOP=1", "-d", DATABASE, "-f", "-"]
     done = instance.machine().exec(words, stdin=sql, check=False)
     return done.returncode, str(done.stdout) + str(done.stderr)
 

@@ -25,7 +25,9 @@ from urllib.parse import urlsplit
 HERE = Path(__file__).resolve().parent
 PLACE = Path("/var/lib/mastodon-gov/evidence")
 ENVIRONMENT = Path("/etc/mastodon/mastodon.env")
-PSQL = "runuser -u mastodon-owner -- psql -XqAt -v ON_ERROR_STOP=1 -U mastodon_owner -d mastodon_production".split()
+# The program itself: Debian's wrapper /usr/bin/psql reads files of the cluster that only postgres may read.
+PSQL = "runuser -u mastodon-owner -- /usr/lib/postgresql/17/bin/psql -XqAt -v ON_ERROR_STOP=1".split()
+PSQL += ["-U", "mastodon_owner", "-d", "mastodon_production"]
 # A transaction of the application that holds a row for longer than this is stuck.
 BEGIN = "BEGIN; SET LOCAL lock_timeout = '10s'; SET LOCAL timezone = 'UTC';"
 END = "--end--"
