@@ -206,6 +206,7 @@ def build(builder: Builder, out: Path, key: Path, signers: Path, downloads: Path
     `downloads`: a directory that gets a copy of all that was downloaded, for an offline build elsewhere.
     """
     builder.pin  # noqa: B018  an unknown version is refused before any connection
+    fetching.check_sources(builder.recipe.downloads(), builder.sources)
     began = time.monotonic()
     machine = prepare(builder.remote, builder.recipe, builder.work, RELEASES)
     builder.say(f"packages  {time.monotonic() - began:.1f} s ({len(wanted(builder.recipe))} wanted)")

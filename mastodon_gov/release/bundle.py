@@ -58,6 +58,14 @@ def read_release(bundle: Path) -> tuple[Release, str]:
     return release, hashlib.sha256(manifest).hexdigest()
 
 
+def differences(one: Path, other: Path) -> list[str]:
+    """Paths whose content, presence or link differs between two bundles."""
+    (_, manifest), (_, other_manifest) = _head(one), _head(other)
+    lines = set(manifest.decode().splitlines()) ^ set(other_manifest.decode().splitlines())
+    paths = {line.split("  ", 1)[1] for line in lines}
+    return sorted(paths)
+
+
 def migrations_of(bundle: Path) -> Migrations:
     """The migrations that the bundle's manifest lists."""
     _, manifest = _head(bundle)

@@ -15,8 +15,9 @@ from mastodon_gov.lab.state import MachineSpec
 from mastodon_gov.release import hosts
 from mastodon_gov.release.build import Builder
 from mastodon_gov.release.build import build as build_bundle
-from mastodon_gov.release.bundle import lab_key, read_release
+from mastodon_gov.release.bundle import differences, lab_key, read_release
 from mastodon_gov.release.bundle import verify as verify_bundle
+from mastodon_gov.release.fetching import check_sources
 from mastodon_gov.release.known import known_versions, standing
 from mastodon_gov.release.machine import wanted
 from mastodon_gov.release.pins import pins
@@ -46,7 +47,7 @@ on_option = click.option("--on", "host", required=True, help="Name of the host, 
 
 @click.group()
 def release() -> None:
-    """Release bundles: build, verify, check, list, install, prune."""
+    """Release bundles: build, verify, compare, check, list, install, prune."""
 
 
 @release.command()
@@ -82,6 +83,7 @@ def build(  # noqa: PLR0913, PLR0917  each is an option of the command line
     if key is None:
         raise Refusal("release build: name the ministry's key with --key; only a stand-in is signed without one.")
     where = read_sources(sources) if sources else Sources(ca_file=LAB_CA if host == "lab" else None)
+    check_sources(what.downloads(), where)
     remote = lab_builder(what) if host == "lab" else Remote(("ssh", host))
     made = build_bundle(Builder(remote, what, version, where, click.echo), bundles, key, signers, save_downloads)
     if host == "lab":
@@ -111,6 +113,19 @@ def lab_builder(recipe: Recipe) -> Remote:
 def verify(file: Path, signers: Path) -> None:
     """Check the signature and every file of a bundle, as a host does. Changes nothing, needs no network."""
     click.echo(json.dumps(verify_bundle(file, signers)))
+
+
+@release.command()
+@click.argument("one", type=existing)
+@click.argument("other", type=existing)
+def compare(one: Path, other: Path) -> None:
+    """Name the files that differ between two bundles, such as two builds of the same inputs. Changes nothing.
+
+    Exit: 0 none differs, 1 otherwise.
+    """
+    differ = differences(one, other)
+    click.echo("\n".join([*differ, f"{len(differ)} files differ"]))
+    sys.exit(1 if differ else 0)
 
 
 @release.command()

@@ -20,13 +20,22 @@ from mastodon_gov.release.sources import Sources
 PROGRAM = Path(__file__).with_name("fetch")
 
 
-def job(downloads: Downloads, sources: Sources, commit: str, arch: str, work: str) -> dict[str, Any]:
-    """What the fetch program reads; a build that lacks a source or a pin is refused."""
-    if downloads.source and not sources.git_url and not sources.offline_dir:
+def check_sources(downloads: Downloads | None, sources: Sources) -> None:
+    """Refuse before any machine is started what cannot end well."""
+    if sources.offline_dir and not (downloads and sources.offline_dir.is_dir()):
+        raise Refusal(
+            f"release build: offline_dir {sources.offline_dir} needs a recipe with fetch.yaml, and must be "
+            "a directory made by `release build … --save-downloads DIR`."
+        )
+    if downloads and downloads.source and not sources.git_url and not sources.offline_dir:
         raise Refusal(
             "release build: the recipe's fetch.yaml wants the application's source. Say where its git repository is: "
             "`git_url: https://…` in a file given with --sources."
         )
+
+
+def job(downloads: Downloads, sources: Sources, commit: str, arch: str, work: str) -> dict[str, Any]:
+    """What the fetch program reads; a build that lacks a pin is refused."""
     pinned = pins().node
     node = {"version": pinned.version, "integrity": pinned.integrity.get(arch)}
     if sources.node_archive:

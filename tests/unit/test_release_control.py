@@ -97,6 +97,18 @@ def test_the_standins_key_is_made_once_private_and_keeps_other_signers(tmp_path:
     assert signers.read_text().startswith("ministry ssh-ed25519 AAAA\nstandin@lab ")
 
 
+def test_compare_names_what_differs_between_two_bundles(bundle: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(verbs, ["compare", str(bundle), str(bundle)])
+    assert (result.exit_code, result.output) == (0, "0 files differ\n")
+    (tmp_path / "tree/Gemfile").write_text("other\n")
+    (tmp_path / "tree/extra").touch()
+    other = tmp_path / "other.tar.zst"
+    pack.pack(tmp_path / "tree", other, ABOUT.model_dump(exclude={"files", "bytes"}), {"bomFormat": "CycloneDX"})
+    result = CliRunner().invoke(verbs, ["compare", str(bundle), str(other)])
+    assert result.exit_code == 1
+    assert result.output.splitlines() == ["Gemfile", "RELEASE.json", "extra", "3 files differ"]
+
+
 # --- bill of materials ---
 
 
@@ -266,13 +278,16 @@ def test_sources_become_variables_only_when_given(tmp_path: Path) -> None:
         (["build", "4.6.5"], "say what to build"),
         (["build", "4.6.5", "--standin", "--recipe", "."], "say what to build"),
         (["build", "4.6.5", "--recipe", "RECIPE"], "ministry's key"),
+        (["build", "4.6.5", "--recipe", "FETCHING", "--key", "."], "wants the application's source"),
     ],
 )
 def test_build_refuses_before_it_starts_a_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argv: list[str], says: str
 ) -> None:
     monkeypatch.setattr("mastodon_gov.release.cli.lab_builder", lambda recipe: pytest.fail("a machine was started"))
-    argv = [str(recipe_in(tmp_path / "r")) if word == "RECIPE" else word for word in argv]
+    (recipe_in(tmp_path / "f") / "fetch.yaml").write_text("locks: [Gemfile.lock]\n")
+    known = {"RECIPE": str(recipe_in(tmp_path / "r")), "FETCHING": str(tmp_path / "f")}
+    argv = [known.get(word, word) for word in argv]
     result = CliRunner().invoke(verbs, argv)
     with pytest.raises(Refusal, match=says):
         raise result.exception or AssertionError(result.output)
