@@ -20,11 +20,16 @@ table inet mfg_drill
 delete table inet mfg_drill
 table inet mfg_drill {{
   counter blocked {{ }}
+  chain drill {{
+{allowed}
+    counter name blocked
+    meta l4proto tcp reject with tcp reset
+    reject
+  }}
+  # Only what is the account's: packets that belong to no socket any more are other services' last words.
   chain output {{
     type filter hook output priority filter - 10; policy accept;
-    meta skuid != "{user}" accept
-{allowed}
-    counter name blocked reject
+    meta skuid "{user}" jump drill
   }}
 }}
 """
