@@ -168,6 +168,14 @@ def point_of(target: Target) -> dict[str, Any]:
     return named[-1]
 
 
+def moment(target: Target, last: str | None) -> float:
+    """Seconds since 1970 of what the copy was brought to: the time asked for, that of the point, or for `latest` the
+    copy's last change (`last`, as PostgreSQL's log spells it)."""
+    if target.kind == "latest":
+        return seconds(last) if last else datetime.now(UTC).timestamp()
+    return seconds(target.value if target.kind == "time" else point_of(target)["time"])
+
+
 def binaries(found: dict[str, Any]) -> Path:
     """PostgreSQL's programs for these backups. Refused when this host has another version."""
     version = found["db"][-1]["version"]

@@ -134,7 +134,8 @@ def beside(state: State, target: Target) -> dict[str, Any]:
     except Refused:
         drop(state)  # so that another moment can be asked for at once
         raise
-    report = state.step("verify", lambda: verified(target, bin_))
+    last = state.kept["done"]["recover"]["result"]
+    report = state.step("verify", lambda: verified(target, bin_, last))
     if report["problems"]:
         kept = "The running database was not touched. Remove the copy with `mastodon-gov restore --drop-beside`."
         raise Refused("\n".join([*report["problems"], kept]))
@@ -148,13 +149,13 @@ def recovered(target: Target, bin_: Path) -> str | None:
     return recovery.recover(COPY, target)
 
 
-def verified(target: Target, bin_: Path) -> dict[str, Any]:
-    """Look at the copy from every side, then stop it and look at its pages."""
+def verified(target: Target, bin_: Path, last: str | None) -> dict[str, Any]:
+    """Look at the copy from every side, then stop it and look at its pages. `last` is the time of its last change."""
     if not recovery.runs(COPY):  # an interrupted look stopped it
         recovery.start(COPY, bin_, read_only=False)
         recovery.recover(COPY, target)
     seen = verify.content(COPY)
-    when = catalogue.seconds(target.value) if target.kind == "time" else time.time()
+    when = catalogue.moment(target, last)
     told = verify.last_before(verify.manifests(target), when)
     word, unopened = verify.opened(COPY)
     wrong = [*verify.fingerprint_problems(told), *verify.count_problems(seen, told), *verify.schema_problems(seen)]
