@@ -10,7 +10,7 @@ from pyinfra import host
 from mastodon_gov.instance import Instance, Secrets
 from roles.backups.role import backups
 from roles.lib.accounts import Account, accounts
-from roles.lib.files import Directory, managed_files
+from roles.lib.files import Directory, Entry, managed_files
 from roles.mail.role import mail
 from roles.object_storage.role import object_storage
 from roles.postgresql.role import postgresql
@@ -20,7 +20,8 @@ told = json.loads(Path(host.data.told).read_text())
 node = node_of(Instance.model_validate(told["instance"]), Secrets.model_validate(told["secrets"]))
 
 accounts(name="Settle accounts", wanted=[Account("postgres", "/var/lib/postgresql", shell="/bin/bash")], groups=[])
-managed_files(name="Write directories", entries=[Directory("/usr/local/lib/mastodon-gov")])
+programs: list[Entry] = [Directory("/usr/local/lib/mastodon-gov"), Directory("/usr/local/lib/mastodon-gov/facts")]
+managed_files(name="Write directories", entries=programs)
 object_storage(node)
 postgresql(node)
 backups(node)
