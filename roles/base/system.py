@@ -22,7 +22,7 @@ SU = "auth required pam_wheel.so use_uid group=sugroup"
 def mended(node: Node) -> list[Live]:
     """Everything of this role that can differ although its files are right."""
     mounts = [_mount(place) for place in ("/tmp", "/dev/shm")]  # noqa: S108 - looked at, not written to
-    return [*_kernel(node), *mounts, *_modes(), *_logins(), _logs(), _sources()]
+    return [*_kernel(node), *mounts, *_modes(), *_logins(), _logs(), *_sources()]
 
 
 def _kernel(node: Node) -> list[Live]:
@@ -74,7 +74,12 @@ def _logs() -> Live:
     return Live("logs that everybody may read", READABLE_LOGS, "", f"{READABLE_LOGS} -exec chmod g-wx,o-rwx {{}} +")
 
 
-def _sources() -> Live:
+def _sources() -> list[Live]:
     """Each source of packages names the keys that may sign it; apt itself knows how to write that."""
     look = "cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list | grep '^deb' | grep -vc signed-by"
-    return Live("sources of packages that any key may sign", look, "0", "apt -qq -y modernize-sources")
+    # It writes with our mask, but apt also works as an account of its own.
+    closed = "find /etc/apt/sources.list.d -type f ! -perm -0004"
+    return [
+        Live("sources of packages that any key may sign", look, "0", "apt -qq -y modernize-sources"),
+        Live("sources of packages that apt cannot read", closed, "", f"{closed} -exec chmod 644 {{}} +"),
+    ]

@@ -223,10 +223,9 @@ def judged(error: BaseException) -> tuple[State, str]:
 
 
 def _check(item: pytest.Item, record: dict[str, Any]) -> Check:
-    parts = item.nodeid.split("::")[-1]
     return Check(
         control=controls_of(item)[0],
-        name=parts,
+        name=item.name,
         role=role_of(item),
         host=item.callspec.params.get("hostname", "") if hasattr(item, "callspec") else "",
         state=record.get("state", State.PASSED),

@@ -22,7 +22,7 @@ LOOPBACK = {"", "localhost", "127.0.0.1", "::1"}
 
 
 @pytest.mark.control("MFG-PG-01")
-def test_it_listens_to_the_host(facts: Facts, evidence: Evidence) -> None:
+def test_it_listens_to_nobody_else(facts: Facts, evidence: Evidence) -> None:
     observed = facts["server"]["settings"]["listen_addresses"]
     good = {each.strip() for each in observed.split(",")} <= LOOPBACK
     holds(evidence, good, observed, "empty or loopback", "SHOW listen_addresses")

@@ -68,6 +68,7 @@ def apt() -> dict[str, list[str]]:
 
 def waiting() -> list[str]:
     """Upgrades that apt would take from a security archive."""
+    _readable()
     lines = output(*AS_APT, "-s", "-o", "Debug::NoLocking=1", "upgrade").splitlines()
     return [line.split()[1] for line in lines if line.startswith("Inst ") and "-security" in line]
 
@@ -75,12 +76,20 @@ def waiting() -> list[str]:
 def sources() -> list[dict[str, object]]:
     """Each source of packages, with the keys that may sign it and whether somebody else could change them."""
     asked = "$(REPO_URI)|$(RELEASE)|$(SIGNED_BY)"
+    _readable()
     rows = output(*AS_APT, "indextargets", "--format", asked, "Created-By: Packages").splitlines()
     found: list[dict[str, object]] = []
     for row in sorted(set(rows)):
         uri, release, key = row.split("|")
         found.append({"uri": uri, "release": release, "signed_by": key, "key_safe": _safe(key)})
     return found
+
+
+def _readable() -> None:
+    """Raises OSError where apt's own account would see fewer sources than root."""
+    for path in Path("/etc/apt").glob("sources.list*/*"):
+        if not path.stat().st_mode & 0o004:
+            raise OSError(f"{path} cannot be read by apt's own account")
 
 
 def _safe(key: str) -> bool:

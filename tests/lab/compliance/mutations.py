@@ -57,16 +57,12 @@ BASE: Commands = {
         for each in ("all", "default")
         for name in IPV6
     },
-    "test_no_core_in_a_sign_in": "rm /etc/security/limits.d/90-mfg.conf",
+    "test_no_core_in_a_sign_in": "printf 'root hard core unlimited\\n* hard core unlimited\\n' > /etc/security/limits.d/99-mutation.conf",
     "test_no_core_is_kept[Storage-none]": "printf '[Coredump]\\nStorage=external\\n' > /etc/systemd/coredump.conf.d/99-a.conf",
     "test_no_core_is_kept[ProcessSizeMax-0]": "printf '[Coredump]\\nProcessSizeMax=1G\\n' > /etc/systemd/coredump.conf.d/99-b.conf",
     "test_every_file_has_one_master[unowned]": "touch /var/lib/mutation && chown 12345 /var/lib/mutation",
     "test_every_file_has_one_master[writable]": "touch /etc/mutation && chmod 666 /etc/mutation",
     "test_setuid_programs_are_debian_s": "cp /bin/true /usr/local/bin/mutation && chmod 4755 /usr/local/bin/mutation",
-    "test_files_of_accounts[passwd]": "chmod 666 /etc/passwd-",
-    "test_files_of_accounts[group]": "chmod 666 /etc/group-",
-    "test_files_of_accounts[shadow]": "chmod 644 /etc/shadow-",
-    "test_files_of_accounts[gshadow]": "chmod 644 /etc/gshadow-",
     "test_cron_is_root_s": "chmod 755 /etc/cron.d",
     "test_only_root_has_a_crontab": "echo nobody >> /etc/cron.allow",
     **{
@@ -112,11 +108,16 @@ BASE: Commands = {
         "nginx.service", "MemoryDenyWriteExecute=no"
     ),
     "test_the_unit_is_what_is_written[redis]": f"echo '# x' >> {DROPIN.format('redis-server.service')}/60-mfg.conf",
+    # Last, because the programs above make these copies anew.
+    "test_files_of_accounts[passwd]": "chmod 666 /etc/passwd-",
+    "test_files_of_accounts[group]": "chmod 666 /etc/group-",
+    "test_files_of_accounts[shadow]": "chmod 644 /etc/shadow-",
+    "test_files_of_accounts[gshadow]": "chmod 644 /etc/gshadow-",
 }
 BASE_HEAL = f"""
 sed -i 's/^VERSION_ID=.*/VERSION_ID="13"/' /usr/lib/os-release
-dpkg --purge telnetd 2>/dev/null; rm -f {APT}/99-* /etc/apt/sources.list.d/x.list /etc/systemd/coredump.conf.d/99-*
-rm -f /var/lib/mutation /etc/mutation /usr/local/bin/mutation /etc/systemd/journald.conf.d/99-* {SUDOERS}/99-*
+sed -i '/^Package: telnetd$/,/^$/d' /var/lib/dpkg/status; rm -f {APT}/99-* /etc/apt/sources.list.d/x.list /etc/systemd/coredump.conf.d/99-*
+rm -f /var/lib/mutation /etc/mutation /usr/local/bin/mutation /etc/systemd/journald.conf.d/99-* {SUDOERS}/99-* /etc/security/limits.d/99-mutation.conf
 rm -f /var/lib/apt/periodic/unattended-upgrades-stamp /etc/profile.d/99-mutation.sh
 systemctl stop mutation-socket; systemctl reset-failed mutation-failed
 sed -i /^mut0:/d /etc/passwd /etc/group; userdel -r mutation 2>/dev/null; usermod -s /usr/sbin/nologin games
@@ -214,6 +215,10 @@ POSTGRESQL: Commands = {
         f"{check} {OVERRIDE}": sql(f"ALTER SYSTEM SET {line}") + " -c 'SELECT pg_reload_conf()' >/dev/null"
         for line, check in SETTINGS.items()
     },
+    f"test_it_listens_to_nobody_else test_what_crosses_the_network_is_encrypted {OVERRIDE}": sql(
+        "ALTER SYSTEM SET listen_addresses = '*'"
+    )
+    + " && systemctl restart postgresql@17-main",
     "test_nobody_signs_in_without_proof": "echo 'host all all 0.0.0.0/0 trust' >> /etc/postgresql/17/main/pg_hba.conf",
     "test_no_password_is_kept_with_md5": sql("SET password_encryption = md5; CREATE ROLE mutation PASSWORD 'x'"),
     "test_the_application_has_no_rights_over_the_server[mastodon]": sql("ALTER ROLE mastodon CREATEDB"),
@@ -345,7 +350,23 @@ MASTODON_HEAL = "\n".join(
     )
 )
 
+NGINX_CONF, EDIT = "/etc/nginx/nginx.conf", "sed -i"
+OUTSIDE: Commands = {
+    "test_browsers_always_use_https[*]": f"{EDIT} 's/max-age=63072000; includeSubDomains/max-age=60/' {NGINX_CONF}",
+    "test_no_guessing_of_types[*]": f"{EDIT} 's/ nosniff always/ guess always/' {NGINX_CONF}",
+    "test_http_leads_to_https[*]": f"{EDIT} 's#return 301 https://#return 302 http://#' {NGINX_CONF}",
+    "test_no_versions[*]": f"{EDIT} 's/server_tokens off/server_tokens on/' {NGINX_CONF}",
+    "test_modern_tls_is_accepted[TLSv1.3]": f"{EDIT} 's/^    ssl_protocols TLSv1.2 TLSv1.3/    ssl_protocols TLSv1.2/' {NGINX_CONF}",
+    "test_citizens_can_read[/about]": f"{EDIT} 's#location = /api/v1/accounts {{#location = /about {{ return 404; }}\n        &#' "
+    f"{NGINX_CONF}",
+    "test_finders_know_whom_to_write_to": f"{EDIT} /^Contact/d /usr/local/share/mastodon-gov/security.txt",
+    "test_only_the_web_answers": f"{NFT} input tcp dport 8080 accept && "
+    "systemd-run -q --unit=mutation-web python3 -m http.server 8080",
+}
+OUTSIDE_HEAL = "systemctl stop mutation-web"
+
 MUTATIONS: dict[str, Commands] = {
+    "outside": OUTSIDE,
     "base": BASE,
     "ssh": SSH,
     "firewall": FIREWALL,
@@ -358,8 +379,9 @@ MUTATIONS: dict[str, Commands] = {
     "mastodon": MASTODON,
 }
 # What makes a running service read what was broken.
-APPLY = {"redis": REDIS_APPLY}
+APPLY = {"redis": REDIS_APPLY, "outside": "nginx -t -q && systemctl reload nginx"}
 HEAL = {
+    "outside": OUTSIDE_HEAL,
     "base": BASE_HEAL,
     "ssh": SSH_HEAL,
     "firewall": FIREWALL_HEAL,
@@ -380,6 +402,9 @@ NOT_BROKEN = {
     "MFG-UPD-04": "The versions are those of Debian 13 and of the release; none is at its end today.",
     "MFG-USR-09": "An account that is 90 days old and in mfg-admin would also break USR-01 and SUDO-03.",
     "MFG-SBX-05": "Limits of memory are not enforced in a container on a host with hybrid control groups.",
+    "MFG-WEB-07": "It provokes, and runs only with --probe.",
+    "MFG-CRT-01": "A certificate that does not verify ends every other request from outside too.",
+    "MFG-S3-01": "Only the key of the buckets' owner opens them; tests/lab/storage opens them and sees it.",
     "MFG-LOG-05": "A secret in the journal cannot be taken out again; the machine would have to be made anew.",
     "MFG-SUP-03": "The list of parts is in the manifest: to change it breaks SUP-01.",
 }
