@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
+import re
 import stat
 import sys
 import time
@@ -74,14 +74,23 @@ def waiting() -> list[str]:
 
 
 def sources() -> list[dict[str, object]]:
-    """Each source of packages, with the keys that may sign it and whether somebody else could change them."""
-    asked = "$(REPO_URI)|$(RELEASE)|$(SIGNED_BY)"
-    _readable()
-    rows = output(*AS_APT, "indextargets", "--format", asked, "Created-By: Packages").splitlines()
+    """Each source of packages as it is written (apt itself lists only those it has read), with the keys that may sign
+    it and whether somebody else could change them."""
     found: list[dict[str, object]] = []
-    for row in sorted(set(rows)):
-        uri, release, key = row.split("|")
-        found.append({"uri": uri, "release": release, "signed_by": key, "key_safe": _safe(key)})
+    for path in sorted([Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*")]):
+        text = path.read_text() if path.suffix in (".list", ".sources") and path.exists() else ""
+        lines = [line for line in text.splitlines() if not line.startswith("#")]
+        if path.suffix == ".list":
+            texts = [line for line in lines if line.strip()]
+            keys = [(re.findall(r"signed-by=([^] ]+)", line) or [""])[0] for line in texts]
+        else:
+            texts = [each for each in "\n".join(lines).split("\n\n") if each.strip()]
+            keys = [(re.findall(r"(?im)^signed-by:\s*(\S.*)$", each) or [""])[0] for each in texts]
+        for each, key in zip(texts, keys, strict=True):
+            uri = (re.findall(r"[a-z+]+:/\S*", each) or ["?"])[0]
+            found.append({"uri": uri, "signed_by": key, "key_safe": _safe(key)})
+    if not found:
+        raise OSError("no source of packages is written down")
     return found
 
 
@@ -124,9 +133,11 @@ def modules() -> dict[str, str]:
 
 
 def cores() -> dict[str, object]:
-    """The hard limit of this very sign-in in bytes (-1: none), and systemd-coredump's settings."""
+    """The hard limit that a session gets, and systemd-coredump's settings."""
+    # Without a limit of its own first: sudo sets one, whatever the settings say.
+    asked = ("prlimit", "--core=unlimited:unlimited", "runuser", "-u", "nobody", "--", "sh", "-c", "ulimit -Hc")
     return {
-        "hard": resource.getrlimit(resource.RLIMIT_CORE)[1],
+        "hard": output(*asked).strip(),
         "coredump": facts_services.settings("systemd/coredump.conf"),
     }
 
