@@ -51,7 +51,9 @@ def profiles() -> Commands:
     if host.get_fact(PamLines) == LINES:
         return
     keep = f"umask 077; tar -cf {KEPT} -C / etc/pam.d var/lib/pam"
-    change = f"DEBIAN_FRONTEND=noninteractive pam-auth-update --force --enable {' '.join(PROFILES)}"
+    # It keeps options that somebody changed in a profile which stays; one that comes new has its own.
+    update, names = "DEBIAN_FRONTEND=noninteractive pam-auth-update --force", " ".join(PROFILES)
+    change = f"{update} --disable {names} && {update} --enable {names}"
     yield from guarded(
         "mfg-pam", [StringCommand(change)], keep=keep, restore=f"tar -xf {KEPT} -C /", apply="true", done="true"
     )
