@@ -301,7 +301,7 @@ MASTODON: Commands = {
     f"{LOCK} test_every_role_asks_for_a_second_factor": sql(
         UNLOCKED.format("user_roles", "UPDATE user_roles SET require_2fa = false WHERE name = 'Moderator'")
     ),
-    f"{LOCK} test_registration_is_closed_in_the_tables": sql(
+    f"{LOCK} test_registration_is_closed_in_the_tables test_registration_is_closed_to_visitors[*]": sql(
         UNLOCKED.format(
             "settings",
             "INSERT INTO settings (var, value, created_at, updated_at) VALUES ('registrations_mode', E'--- open\\n', now(), "
