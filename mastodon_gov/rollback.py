@@ -46,14 +46,16 @@ def target_of(seen: dict[str, Any]) -> str:
 def restore_point(journal: list[dict[str, Any]], target: str) -> dict[str, Any] | None:
     """The last mark before the first migration that cannot be undone, of the way that led away from this release."""
     marks = [
-        line["told"]
+        line
         for line in journal
         if line["event"] == "end" and line["step"].startswith("restore point") and line["from"] == target
         and "name" in line.get("told", {})
     ]  # fmt: skip
-    after = [mark for mark in marks if mark["name"].startswith("before-post-")]
-    # A second try may have marked a moment between two such migrations.
-    return after[0] if after else (marks[-1] if marks else None)
+    after = [line for line in marks if line["told"]["name"].startswith("before-post-")]
+    # A second try of the same way may have marked a moment between two such migrations.
+    last = [line for line in after if line["attempt"] == after[-1]["attempt"]][:1] or marks[-1:]
+    point: dict[str, Any] | None = last[0]["told"] if last else None
+    return point
 
 
 def find_way(host: Host, seen: dict[str, Any]) -> Way:

@@ -288,6 +288,8 @@ def test_a_restore_loses_least_at_the_first_mark_before_the_point_of_no_return()
     assert (restore_point(lines, OLD) or {})["name"] == "before-post-4.6.5-2"
     assert (restore_point(lines[:1], OLD) or {})["name"] == "before-4.6.5-1"
     assert restore_point(lines, NEW) is None
+    again = mark("restore point after", "before-post-4.6.5-9") | {"attempt": "a later way"}
+    assert (restore_point([*lines, again], OLD) or {})["name"] == "before-post-4.6.5-9"
 
 
 def test_the_last_whole_upgrade_says_how_long_one_takes() -> None:
