@@ -67,7 +67,8 @@ def stale() -> list[int]:
             ticks = int((process / "stat").read_text().rpartition(")")[2].split()[19])
         except OSError:
             continue  # it has ended
-        running = float(Path("/proc/uptime").read_text().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
+        # The unit does not see /proc/uptime (ProcSubset=pid).
+        running = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
         if b"archive-push:async" in words and time.time() - running < written:
             found.append(int(process.name))
     return found
