@@ -159,6 +159,7 @@ def test_finders_know_whom_to_write_to(facts: Facts, evidence: Evidence) -> None
     lines = facts["pages"][page]["body"].splitlines()
     fields = {key.strip().lower(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     evidence(observed=fields, expected="a contact, and a day ahead", command=f"GET {page}")
+    assert {"contact", "expires"} <= fields.keys()
     assert fields["contact"].startswith(("mailto:", "https://"))
     assert _day(fields["expires"]) > datetime.now(UTC)
 
