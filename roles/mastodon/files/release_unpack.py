@@ -120,12 +120,12 @@ class Tree:
         self.room -= member.size
         if path not in self.manifest or self.room < 0:
             raise self.refused(path, "the manifest does not list it or it is larger than announced")
-        content = tar.extractfile(member)
-        assert content is not None  # noqa: S101  regular, as checked by the caller
         if member.size > LARGE:
+            content = tar.extractfile(member)
+            assert content is not None  # noqa: S101  regular, as checked by the caller
             self.put(path, member, iter(lambda: content.read(1 << 20), b""))
         else:
-            self.crew.add(member.size, partial(self.put, path, member, (content.read(),)))
+            self.crew.add(member.size, partial(self.put, path, member, (read_small(tar, member),)))
         self.seen.add(path)
 
     def put(self, path: str, member: tarfile.TarInfo, chunks: Iterable[bytes]) -> None:
@@ -156,6 +156,17 @@ class Tree:
     def refused(self, path: str, why: str) -> Refused:
         """One sentence for any bad member."""
         return Refused(f"{self.name}: {path!r} in the bundle is refused: {why}. Build the bundle again.")
+
+
+def read_small(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    """The content of the member that was just met; without the file object that `extractfile` makes of each."""
+    stream = tar.fileobj
+    assert stream is not None  # noqa: S101  open, as long as members come out of it
+    stream.seek(member.offset_data)
+    content: bytes = stream.read(member.size)
+    if len(content) != member.size:
+        raise tarfile.ReadError("unexpected end of data")
+    return content
 
 
 def write_all(out: int, data: bytes) -> None:
