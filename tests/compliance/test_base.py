@@ -165,7 +165,7 @@ def test_modules_nobody_needs(facts: Facts, evidence: Evidence) -> None:
 
 @pytest.mark.control("MFG-OS-16")
 def test_no_core_in_a_sign_in(facts: Facts, evidence: Evidence) -> None:
-    same(evidence, facts["cores"]["hard"], "0", "ulimit -Hc")
+    same(evidence, facts["cores"]["hard"], "0", "/etc/security/limits.d")
 
 
 @pytest.mark.control("MFG-OS-16")

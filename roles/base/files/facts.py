@@ -133,11 +133,16 @@ def modules() -> dict[str, str]:
 
 
 def cores() -> dict[str, object]:
-    """The hard limit that a session gets, and systemd-coredump's settings."""
-    # Without a limit of its own first: sudo sets one, whatever the settings say.
-    asked = ("prlimit", "--core=unlimited:unlimited", "runuser", "-u", "nobody", "--", "sh", "-c", "ulimit -Hc")
+    """The hard limits that pam_limits gives a session (the last line of a name counts; sudo would show its own), and
+    systemd-coredump's settings."""
+    limits: dict[str, str] = {}
+    for path in (Path("/etc/security/limits.conf"), *sorted(Path("/etc/security/limits.d").glob("*.conf"))):
+        for line in path.read_text().splitlines() if path.exists() else ():
+            words = line.partition("#")[0].split()
+            if len(words) == 4 and words[1] in ("hard", "-") and words[2] == "core":
+                limits[words[0]] = words[3]
     return {
-        "hard": output(*asked).strip(),
+        "hard": " ".join(sorted(set(limits.values()))) if {"*", "root"} <= limits.keys() else "none",
         "coredump": facts_services.settings("systemd/coredump.conf"),
     }
 
