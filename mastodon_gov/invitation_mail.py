@@ -14,7 +14,7 @@ from mastodon_gov.instance import Instance
 RunOnHost = Callable[[list[str], str], str]
 Ask = Callable[[str], Any]
 # The exit code comes back as text: a connection that breaks must not look like a relay that refused.
-SEND = ["sh", "-c", "timeout 90 msmtp -t 2>&1; echo; echo exit $?"]
+SEND = ["sh", "-c", "timeout 90 msmtp -t 2>&1; code=$?; echo; echo exit $code"]
 TEXT = """\
 {by} invites you to the account server of {name}.
 
