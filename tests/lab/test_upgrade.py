@@ -152,7 +152,7 @@ def test_an_upgrade_killed_in_each_step(older: Deployed, step: str, then: str, t
         wait_for_step(older, process, step, since)
         kill_group(process)
         older.root(
-            "pkill -KILL -f 'journal.py step' ; pkill -KILL -f 'slots.py settle|migrate.py|release_install.py'; true"
+            "pkill -KILL -f 'journal[.]py step' ; pkill -KILL -f 'slots[.]py settle|migrate[.]py|release_install[.]py'; true"
         )
         done = older.cli(then, check=False)
     print(done.stdout, done.stderr)
