@@ -151,9 +151,8 @@ def test_an_upgrade_killed_in_each_step(older: Deployed, step: str, then: str, t
         process = start(older, tmp_path / "log", "upgrade")
         wait_for_step(older, process, step, since)
         kill_group(process)
-        older.root(
-            "pkill -KILL -f 'journal[.]py step' ; pkill -KILL -f 'slots[.]py settle|migrate[.]py|release_install[.]py'; true"
-        )
+        # In brackets, so that the shell that kills is not killed.
+        older.root("pkill -KILL -f '(journal[.]py step|slots[.]py settle|migrate[.]py|release_install[.]py)'; true")
         done = older.cli(then, check=False)
     print(done.stdout, done.stderr)
     assert seen.failed == []
