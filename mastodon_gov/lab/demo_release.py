@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance.sources import Sources
+from mastodon_gov.lab.state import locked
 from mastodon_gov.release.bundle import lab_key
 from mastodon_gov.release.pins import pins
 from mastodon_gov.release.select import RELEASES, candidates
@@ -61,9 +62,13 @@ def wish(
 
 
 def ensure_bundle(wanted: Wanted, say: Callable[[str], None]) -> None:
-    """Build what is wanted when no bundle lies here: with the recipe, or else the stand-in."""
-    if any(path.exists() for path in candidates(wanted.version, not wanted.recipe, wanted.releases)):
-        return
+    """Build what is wanted when no bundle lies here: with the recipe, or else the stand-in. Who comes second waits."""
+    with locked(wanted.releases / ".building"):
+        if not any(path.exists() for path in candidates(wanted.version, not wanted.recipe, wanted.releases)):
+            _build(wanted, say)
+
+
+def _build(wanted: Wanted, say: Callable[[str], None]) -> None:
     how = ["--standin"]
     if wanted.recipe:
         key, signers = lab_key(wanted.releases)  # a lab believes it; no ministry does

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import click
 
 from mastodon_gov.errors import Refusal
 from mastodon_gov.lab.lab import Lab
-from mastodon_gov.lab.state import MachineSpec
+from mastodon_gov.lab.state import DEFAULT_STATE_DIR, MachineSpec, locked
 from mastodon_gov.release import hosts
 from mastodon_gov.release.build import Builder
 from mastodon_gov.release.build import build as build_bundle
@@ -26,6 +28,7 @@ from mastodon_gov.release.remote import Remote
 from mastodon_gov.release.sources import Sources, read_sources
 
 LAB = "release"  # the name of the lab whose only machine builds
+BUILDING = DEFAULT_STATE_DIR / "locks" / "release-build"  # held while it does: by one build at a time on this machine
 LAB_CA = Path("/etc/ssl/certs/ca-certificates.crt")  # a lab machine trusts what the machine it runs on trusts
 existing = click.Path(path_type=Path, exists=True)
 signers_option = click.option(
@@ -84,10 +87,8 @@ def build(  # noqa: PLR0913, PLR0917  each is an option of the command line
         raise Refusal("release build: name the ministry's key with --key; only a stand-in is signed without one.")
     where = read_sources(sources) if sources else Sources(ca_file=LAB_CA if host == "lab" else None)
     check_sources(what.downloads(), where)
-    remote = lab_builder(what) if host == "lab" else Remote(("ssh", host))
-    made = build_bundle(Builder(remote, what, version, where, click.echo), bundles, key, signers, save_downloads)
-    if host == "lab":
-        Lab.open(LAB).down()
+    with builder(host, what) as remote:
+        made = build_bundle(Builder(remote, what, version, where, click.echo), bundles, key, signers, save_downloads)
     click.echo(f"{made}")
 
 
@@ -101,10 +102,16 @@ def chosen_recipe(standin: bool, directory: Path | None) -> Recipe:
     return read_recipe(directory or STANDIN, standin=standin)
 
 
-def lab_builder(recipe: Recipe) -> Remote:
-    """A fresh lab machine, or the one an unfinished build left."""
-    lab = Lab.up(LAB, [MachineSpec("builder", layer_packages=tuple(wanted(recipe)), index=14)], say=click.echo)
-    return Remote(("ssh", "-F", str(lab.ssh_config), "builder"))
+@contextmanager
+def builder(host: str, recipe: Recipe) -> Iterator[Remote]:
+    """The machine that `ssh` knows by this name; for `lab` a fresh lab machine, or the one an unfinished build left."""
+    if host != "lab":
+        yield Remote(("ssh", host))
+        return
+    with locked(BUILDING):
+        lab = Lab.up(LAB, [MachineSpec("builder", layer_packages=tuple(wanted(recipe)), index=14)], say=click.echo)
+        yield Remote(("ssh", "-F", str(lab.ssh_config), "builder"))
+        lab.down()
 
 
 @release.command()

@@ -284,7 +284,7 @@ def test_sources_become_variables_only_when_given(tmp_path: Path) -> None:
 def test_build_refuses_before_it_starts_a_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argv: list[str], says: str
 ) -> None:
-    monkeypatch.setattr("mastodon_gov.release.cli.lab_builder", lambda recipe: pytest.fail("a machine was started"))
+    monkeypatch.setattr("mastodon_gov.release.cli.builder", lambda *_: pytest.fail("a machine was started"))
     (recipe_in(tmp_path / "f") / "fetch.yaml").write_text("locks: [Gemfile.lock]\n")
     known = {"RECIPE": str(recipe_in(tmp_path / "r")), "FETCHING": str(tmp_path / "f")}
     argv = [known.get(word, word) for word in argv]
