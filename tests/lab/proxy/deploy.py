@@ -10,6 +10,7 @@ from pyinfra import host
 from mastodon_gov.instance import Instance
 from mastodon_gov.instance.model import CertificateFiles
 from roles.certificates.role import certificates, issue
+from roles.lib.files import Directory, managed_files
 from roles.nginx.role import nginx
 from tests.unit.storage_sample import node_of, secrets
 
@@ -21,6 +22,8 @@ changes = {
 }
 node = node_of(Instance.model_validate(told["instance"]), secrets()).model_copy(update=changes)
 
+lib = "/usr/local/lib/mastodon-gov"
+managed_files(name="Write directories", entries=[Directory(lib), Directory(f"{lib}/facts")])
 certificates(node)
 nginx(node)
 issue(node)
