@@ -35,6 +35,7 @@ PROGRAMS = (
     "slots.py",
     "journal.py",
     "migrate.py",
+    "migrate.rake",
     "maintain.py",
     "owner_account.py",
     "server_settings.py",

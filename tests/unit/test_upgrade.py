@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from mastodon_gov.instance.release_line import with_release, write_release
 from mastodon_gov.migrations import Migrations, created, read_installed, read_paths, refusal, tables
 from mastodon_gov.rollback import restore_point, target_of
 from mastodon_gov.upgrade_plan import Need, Plan, choose, estimate, held_problems, path_refusal, pending, problems
-from roles.mastodon.files import journal
+from roles.mastodon.files import journal, migrate
 
 OLD, NEW, NEXT = "4.5.15-aaaaaaaa", "4.6.5-bbbbbbbb", "4.7.0-cccccccc"
 INSTALLED = {
@@ -298,3 +299,19 @@ def test_the_last_whole_upgrade_says_how_long_one_takes() -> None:
     assert estimate([*lines, *back]) == 50.5
     assert estimate([*lines[:2], *back]) is None
     assert json.loads(json.dumps(lines)) == lines
+
+
+def test_migrations_wait_for_a_run_that_was_killed_but_still_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rails' own words when its advisory lock is held; a real error ends at once."""
+    said = ["Cannot run migrations because another migration process is currently running."]
+    tries: list[tuple[str, str]] = []
+
+    def one(*asked: str) -> subprocess.CompletedProcess[str]:
+        tries.append((asked[0], asked[1]))
+        return subprocess.CompletedProcess([], int(bool(said)), "", said.pop() if said else "")
+
+    monkeypatch.setattr(migrate, "migrate", one)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    assert (migrate.main([NEW, "before"]), tries) == (0, [(NEW, "before")] * 2)
+    said.append("PG::DuplicateColumn: ERROR: it already exists")
+    assert (migrate.main([NEW, "before"]), len(tries)) == (1, 3)

@@ -4,7 +4,8 @@
     migrate.py RELEASE before|after
 
 A statement that waits 3 s for a lock gives up, because everybody else waits behind it; then the whole is tried again,
-six times in all. Migrations that were done stay done. Exit 1: a sentence on stderr.
+six times in all. Migrations that were done stay done; one that was left half done goes on (migrate.rake). A run that
+was killed may still be at work on the host, then this one waits for it. Exit 1: a sentence on stderr.
 """
 
 from __future__ import annotations
@@ -19,11 +20,8 @@ LIB = "/usr/local/lib/mastodon-gov"
 DATABASE = "mastodon_production"
 LOCK_TIMEOUT = 3  # seconds
 PAUSES = (1, 2, 4, 8, 16)  # seconds between the tries
-NO_LOCK = re.compile(r"lock timeout|LockNotAvailable|LockWaitTimeout")
-# An index that is built beside the table's work stays behind, without use, when its statement gives up; then the
-# migration could not make it a second time.
-INVALID = """SELECT format('%I.%I', n.nspname, c.relname) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-  JOIN pg_namespace n ON n.oid = c.relnamespace WHERE NOT i.indisvalid AND n.nspname = 'public' ORDER BY 1"""
+# The last is Rails' own lock: only one migrates at a time.
+NO_LOCK = re.compile(r"lock timeout|LockNotAvailable|LockWaitTimeout|another migration process")
 HOLDERS = """SELECT format('process %s (%s, user %s), in a transaction for %s s', pid,
     coalesce(nullif(application_name, ''), backend_type), usename, extract(epoch FROM now() - xact_start)::int)
   FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
@@ -44,9 +42,8 @@ def migrate(release: str, half: str) -> subprocess.CompletedProcess[str]:
     if half == "before":
         env["SKIP_POST_DEPLOYMENT_MIGRATIONS"] = "true"
     run = [f"{LIB}/mastodon-run", "mastodon-owner", f"/opt/mastodon/releases/{release}"]
-    return subprocess.run(
-        [*run, "bundle", "exec", "rails", "db:migrate"], capture_output=True, text=True, check=False, env=env
-    )
+    rake = ["bundle", "exec", "rake", "-f", f"{LIB}/migrate.rake", "db:migrate"]
+    return subprocess.run([*run, *rake], capture_output=True, text=True, check=False, env=env)
 
 
 def failed(release: str, output: str) -> str:
@@ -64,14 +61,12 @@ def failed(release: str, output: str) -> str:
 def main(words: list[str]) -> int:
     """Try, wait, try again."""
     release, half = words
-    known, began, pauses = set(psql(INVALID)), time.monotonic(), list(PAUSES)
+    began, pauses = time.monotonic(), list(PAUSES)
     while (done := migrate(release, half)).returncode:
         output = done.stdout + done.stderr
         if not NO_LOCK.search(output):
             print(failed(release, output), file=sys.stderr)
             return 1
-        for index in set(psql(INVALID)) - known:
-            psql(f"DROP INDEX CONCURRENTLY IF EXISTS {index}")
         if not pauses:
             print(
                 f"The migrations of {release} got no lock in {len(PAUSES) + 1} tries within "
@@ -81,7 +76,7 @@ def main(words: list[str]) -> int:
                 file=sys.stderr,
             )
             return 1
-        print(f"NOTE: a migration waited more than {LOCK_TIMEOUT} s for a lock; tried again after {pauses[0]} s.")
+        print(f"NOTE: a migration got no lock within {LOCK_TIMEOUT} s; tried again after {pauses[0]} s.")
         time.sleep(pauses.pop(0))
     return 0
 

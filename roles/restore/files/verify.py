@@ -27,7 +27,7 @@ CURRENT = Path("/opt/mastodon/current")
 TABLES = ("accounts", "users", "statuses", "media_attachments", "follows", "custom_emojis", "keypairs")
 # Opens one secret with the application's own keys; says nothing of what it holds.
 OPEN = """
-row = User.where.not(otp_secret: nil).first || (defined?(Keypair) && Keypair.first)
+row = User.where.not(otp_secret: nil).first || (defined?(Keypair) && Keypair.table_exists? && Keypair.first)
 value = row && (row.respond_to?(:otp_secret) ? row.otp_secret : row.private_key)
 puts(row.nil? ? "none" : value.to_s.empty? ? "empty" : "opened")
 """
