@@ -51,7 +51,9 @@ GUARDED_PATHS = (
     "= /settings/delete",
     "= /statuses_cleanup",
     "^~ /settings/migration",
+    "= /admin/accounts/batch",
     "~ ^/admin/accounts/[0-9]+/action$",
+    "~ ^/admin/reports/[0-9]+/actions$",
 )
 NOT_REGISTERED = "This address is not in the staff register, or the invitation is for another address."
 STYLE = "body{font:1.1em/1.5 sans-serif;max-width:38em;margin:15vh auto;padding:0 1em;color:#1b1b1b;background:#fff}"

@@ -204,7 +204,8 @@ def test_an_owner_who_is_locked_out_gets_in_again(instance: Deployed) -> None:
         )
         try:
             instance.cli("lockdown", f"@{account.name}", "--why", "hijacked")
-            evil = f"UPDATE users SET email = 'evil@agency.test' WHERE email = '{account.address}'"
+            evil = "email = 'evil@agency.test', unconfirmed_email = 'evil2@agency.test'"
+            evil = f"UPDATE users SET {evil} WHERE email = '{account.address}'"
             instance.sql(evil)
             said = instance.cli("owner", "--reset", "--yes", "--why", "a test").stdout
             refused = instance.cli("owner", "--reset", "--yes", check=False)
@@ -217,4 +218,5 @@ def test_an_owner_who_is_locked_out_gets_in_again(instance: Deployed) -> None:
         role = f"r.name = 'Owner' AND r.id = (SELECT role_id FROM users WHERE email = '{account.address}')"
         assert account.count("user_roles r", role)
         assert (account.column("disabled"), account.sign_in().status) == ("f", 422)
+        assert (account.column("email"), account.column("unconfirmed_email")) == (account.address, "")
         assert "--why" in refused.stderr

@@ -105,6 +105,9 @@ WAYS = {
     "the address changed later": Way("UPDATE users SET email = 'x@world.test' WHERE id = 77", REGISTER, before=MEMBER),
     "the address about to change": Way(
         "UPDATE users SET unconfirmed_email = 'x@world.test' WHERE id = 77", REGISTER, before=MEMBER),
+    "a forwarded link, then the own address": Way(
+        join("jane77@agency.test") + "UPDATE users SET unconfirmed_email = 'joe77@agency.test' WHERE id = 77",
+        "keeps the address"),
     "the password emptied": Way(
         "UPDATE users SET encrypted_password = '' WHERE id = 77", "cannot be emptied", before=MEMBER),
     "an ex-member unfrozen": Way(

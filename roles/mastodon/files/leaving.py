@@ -223,11 +223,13 @@ def handback(session: Session, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def release(session: Session, request: dict[str, Any]) -> dict[str, Any]:
-    """Close the ledger's row of an account, if it has one: `owner --reset` opens the account by itself."""
+    """Close the ledger's row of an account, if it has one: `owner --reset` opens the account by itself. Its
+    `tootctl … --confirm` would also confirm a change of address that a hijacker began: that ends here."""
     session.ask(BEGIN)
     users = found(session, request, lock=True)
     for user in users:
         session.ask(f"SELECT gov.hand_back({quoted({'user': user, 'by': request['by']})}::jsonb);")
+        session.ask(f"UPDATE public.users SET unconfirmed_email = NULL, confirmation_token = NULL WHERE id = {user};")
     session.ask("COMMIT;")
     journal(request, list(users.values()))
     return {"accounts": list(users.values())}

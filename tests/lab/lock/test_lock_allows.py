@@ -34,6 +34,13 @@ APPLICATION = {
     "the same in capitals": sign_up("Jane@Agency.TEST", LINK),
     "change to another staff address": "UPDATE users SET unconfirmed_email = 'owner+2@agency.test';"
     "UPDATE users SET email = unconfirmed_email, unconfirmed_email = NULL",
+    "confirmation, approval, then a change of address": sign_up("jane@agency.test", LINK)
+    + "UPDATE users SET confirmed_at = now(), confirmation_token = NULL WHERE id = 77; "
+    "UPDATE users SET approved = true WHERE id = 77; "
+    "UPDATE users SET unconfirmed_email = 'j@agency.test' WHERE id = 77;"
+    "UPDATE users SET email = unconfirmed_email, unconfirmed_email = NULL WHERE id = 77",
+    "unconfirmed sign-ups cleaned up": sign_up("jane@agency.test", LINK)
+    + "DELETE FROM accounts WHERE id = 77; DELETE FROM users WHERE id = 77",
     "registered punycode": "UPDATE users SET email = 'owner@xn--bcher-kva.test'",
     "sign-in": "UPDATE users SET sign_in_count = 1, encrypted_password = 'y'",
     "link removed with the account kept": sign_up("jane@agency.test", LINK) + "DELETE FROM invites",
@@ -114,6 +121,21 @@ def test_invited_account_waits_for_approval_and_ledger_remembers_it(database: Da
     assert seen(database, signed_up + "SELECT approved FROM users WHERE id = 77") == "f"
     # A rolled-back sign-up leaves the invitation open.
     assert seen(database, "SELECT state FROM jsonb_to_recordset(gov.invitations()) AS i(state text)", OWNER) == "open"
+
+
+def test_pending_address_of_the_operator_can_be_confirmed(database: Database) -> None:
+    """`tootctl accounts modify --email` on an account that nobody has confirmed yet; a sign-up brings none along."""
+    prepared = sign_up("new@agency.test") + "UPDATE users SET unconfirmed_email = 'joe@agency.test' WHERE id = 77;"
+    confirmed = (
+        "UPDATE users SET confirmed_at = now(), email = unconfirmed_email, unconfirmed_email = NULL WHERE id = 77"
+    )
+    as_application = "SET SESSION AUTHORIZATION mastodon;"
+    assert seen(database, f"{prepared}{as_application}{confirmed}; SELECT email FROM users WHERE id = 77", "postgres")
+    brought = sign_up("jane@agency.test", LINK).replace(
+        "invite_id, created_at", "invite_id, unconfirmed_email, created_at"
+    )
+    brought = brought.replace(f"{LINK}, now()", f"{LINK}, 'joe@agency.test', now()")
+    assert seen(database, f"{brought} SELECT unconfirmed_email IS NULL FROM users WHERE id = 77") == "t"
 
 
 def test_application_cannot_choose_the_role_of_a_new_account(database: Database) -> None:

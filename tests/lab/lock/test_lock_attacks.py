@@ -105,6 +105,24 @@ APPLICATION = {
         setting_row("'--- open'", "x") + "UPDATE settings SET var = 'registrations_mode'",
         "locked",
     ),
+    "another address before the first is confirmed": (
+        sign_up("jane@agency.test", LINK) + "UPDATE users SET unconfirmed_email = 'joe@agency.test' WHERE id = 77",
+        "keeps the address",
+    ),
+    "another address before approval": (
+        sign_up("jane@agency.test", LINK)
+        + "UPDATE users SET confirmed_at = now(); UPDATE users SET email = 'joe@agency.test' WHERE id = 77",
+        "keeps the address",
+    ),
+    "number of a user changed": ("DELETE FROM invites; UPDATE users SET id = id + 1000", "keeps its number"),
+    "user moved to another account": (
+        f"INSERT INTO accounts (id, username, {ROW} (78, 'x', {NOW}); UPDATE users SET account_id = 78",
+        "keeps its number",
+    ),
+    "second user of an account": (
+        sign_up("jane@agency.test", LINK).replace("77, $a$", "78, $a$").replace("', 77,", "', 1,"),
+        "has its user already",
+    ),
     "account deleted": (f"INSERT INTO account_deletion_requests (account_id, {ROW} (1, {NOW})", "deleted"),
     "user deleted": ("DELETE FROM users", "not deleted by a click"),
     "account row deleted": ("DELETE FROM accounts", "not deleted by a click"),

@@ -39,6 +39,7 @@ BEGIN
     NEW.approved := false;
     NEW.role_id := (SELECT r.id FROM gov.invitation i JOIN public.user_roles r ON r.id = i.role_id
                      WHERE i.invite_id = NEW.invite_id AND i.address = lower(NEW.email COLLATE "C"));
+    NEW.unconfirmed_email := NULL;
     RETURN NEW;
 END $$;
 
@@ -66,12 +67,23 @@ BEGIN
             RAISE 'The password of an account cannot be emptied.' USING ERRCODE = 'check_violation';
         ELSIF OLD.approved AND NOT NEW.approved OR OLD.confirmed_at IS NOT NULL AND NEW.confirmed_at IS NULL THEN
             RAISE 'An official account cannot be made a pending one again.' USING ERRCODE = 'check_violation';
+        ELSIF (NEW.id, NEW.account_id) IS DISTINCT FROM (OLD.id, OLD.account_id) THEN
+            RAISE 'A user keeps its number and its account.' USING ERRCODE = 'check_violation';
+        -- /auth/setup lets whoever signed up give another address before the first one was ever confirmed: a forwarded
+        -- link would do for a colleague. A pending address that was there already came from the operator.
+        ELSIF NOT (OLD.approved AND OLD.confirmed_at IS NOT NULL)
+              AND (NEW.email NOT IN (OLD.email, coalesce(OLD.unconfirmed_email, OLD.email))
+                   OR NEW.unconfirmed_email <> '' AND NEW.unconfirmed_email IS DISTINCT FROM OLD.unconfirmed_email) THEN
+            RAISE 'Until it is confirmed and approved, an account keeps the address of its invitation.'
+                USING ERRCODE = 'check_violation';
         END IF;
         RETURN NULL;
     END IF;
     IF coalesce(NEW.encrypted_password, '') = '' THEN
         RAISE 'No account is prepared for this identity: an operator must make it first.'
             USING ERRCODE = 'check_violation';
+    ELSIF EXISTS (SELECT FROM public.users WHERE account_id = NEW.account_id AND id <> NEW.id) THEN
+        RAISE 'This account has its user already.' USING ERRCODE = 'check_violation';
     END IF;
     -- The row lock lets one sign-up through; the second waits here and then finds the invitation used.
     UPDATE gov.invitation SET used_at = clock_timestamp(), user_id = NEW.id

@@ -22,7 +22,7 @@ BEGIN
     SELECT u.id, a.username, request ->> 'verb', request ->> 'by', request ->> 'why', u.role_id, request ->> 'evidence'
       FROM public.users u JOIN public.accounts a ON a.id = u.account_id WHERE u.id = ANY (wanted)
         ON CONFLICT (user_id) WHERE lifted_at IS NULL DO NOTHING;
-    -- Links in the name of these people, and invitations that wait for them, are dead (files/cut.sql closes the links).
+    -- Links in the name of these people, and invitations that wait for them, are dead (leaving_cut.sql closes the links).
     UPDATE gov.invitation i SET revoked_at = now(), revoked_by = request ->> 'by'
      WHERE used_at IS NULL AND revoked_at IS NULL
        AND (invite_id IN (SELECT id FROM public.invites WHERE user_id = ANY (wanted))
