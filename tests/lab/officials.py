@@ -38,7 +38,7 @@ class Official:
 
     def sign_in(self) -> Answer:
         """A fresh browser with the first password."""
-        return sign_in(browser(self.instance), self.address, self.password)
+        return browser(self.instance).sign_in(self.address, self.password)
 
     def api(self, path: str, form: dict[str, str] | None = None) -> Answer:
         """A request of the program that holds the token."""
@@ -77,11 +77,6 @@ class Stream:
         wait_for(lambda: not instance.machine("outside").exec(shown, check=False).returncode, 30, "the stream opens")
 
 
-def sign_in(person: Browser, address: str, password: str) -> Answer:
-    """The form; a person with a second factor is asked for it next (200)."""
-    return person.fill("/auth/sign_in", "/auth/sign_in", **{"user[email]": address, "user[password]": password})
-
-
 @contextmanager
 def official(instance: Deployed, domain: str = "agency.test") -> Iterator[Official]:
     """A bare account made by the operator; removed at the end."""
@@ -101,7 +96,7 @@ def furnish(account: Official) -> None:
     """Session, second factor, token, push subscription, grant, post, scheduled post, pending address, reset link,
     invite, open stream."""
     person = account.person
-    assert sign_in(person, account.address, account.password).status == 302
+    assert person.sign_in(account.address, account.password).status == 302
     enrol(person)
     application = person.application("read write push")
     account.token = person.token(application)

@@ -41,6 +41,7 @@ class Browser:
     def __init__(self, machine: Machine, ca: str) -> None:
         """Start without cookies; `ca` is the text of the authority's certificates."""
         self.machine, self.jar = machine, f"/root/jar-{secrets.token_hex(4)}"
+        self.password = ""  # of who signed in or up here; Mastodon asks again before it changes how somebody gets in
         machine.exec(["sh", "-c", "cat > /root/lab-ca.pem"], stdin=ca)
 
     def ask(self, path: str, form: dict[str, str] | None = None, *, method: str = "", **headers: str) -> Answer:
@@ -72,20 +73,25 @@ class Browser:
 
     def fill(self, page_at: str, send_to: str, **fields: str) -> Answer:
         """Open a page with a form and send the form, with its token, to an address."""
-        token = hidden(form_of(self.ask(page_at).page, send_to), "authenticity_token")
-        return self.ask(send_to, {"authenticity_token": token} | fields)
+        return self.ask(send_to, {"authenticity_token": csrf_of(self.ask(page_at).page, send_to)} | fields)
+
+    def sign_in(self, address: str, password: str) -> Answer:
+        """The form; a person with a second factor is asked for it next (200)."""
+        self.password = password
+        return self.fill("/auth/sign_in", "/auth/sign_in", **{"user[email]": address, "user[password]": password})
 
     def sign_up(self, code: str, email: str, username: str) -> Answer:
-        """Follow an invite link: the rules if there are any, then the form."""
+        """Follow an invite link: the rules if there are any (a form since 4.6, a link before), then the form."""
         seen = self.ask(f"/invite/{code}")
-        if "/auth/acceptance" in seen.page:
-            token = hidden(form_of(seen.page, "/auth/acceptance"), "authenticity_token")
-            accept = {"authenticity_token": token, "invite_code": code, "accept": "1"}
+        if rules := form_of(seen.page, "/auth/acceptance"):
+            accept = {name: hidden(rules, name) for name in ("authenticity_token", "invite_code", "accept")}
             seen = self.ask(self.ask("/auth/acceptance", accept).where)
+        elif link := re.search(rf"/invite/{code}\?accept=\w+", seen.page):
+            seen = self.ask(link[0])
         if seen.status != 200:
             return seen
         time.sleep(FORM_WAIT)  # not a wait for a condition: the form measures the person
-        password = secrets.token_hex(16)
+        self.password = password = secrets.token_hex(16)
         return self.ask(
             "/auth",
             {
@@ -130,9 +136,15 @@ def form_of(page: str, send_to: str) -> str:
     return ""
 
 
+def csrf_of(page: str, send_to: str) -> str:
+    """What must come with a POST: the token of the form, or of the page where a script makes a link into a POST."""
+    whole = re.search(r'<meta name="csrf-token" content="([^"]*)"', page)
+    return hidden(form_of(page, send_to), "authenticity_token") or (html.unescape(whole[1]) if whole else "")
+
+
 def hidden(page: str, name: str) -> str:
-    """Value of a hidden field; "" when the page has none."""
-    for tag in re.findall(r"<input[^>]*>", page):
+    """Value of a hidden field or a button; "" when the page has none."""
+    for tag in re.findall(r"<(?:input|button)[^>]*>", page):
         value = re.search(r'value="([^"]*)"', tag)
         if f'name="{name}"' in tag and value:
             return html.unescape(value[1])
@@ -160,15 +172,16 @@ def totp(secret: str) -> str:
     return f"{(number & 0x7FFFFFFF) % 10**6:06}"
 
 
-def enrol(person: Browser) -> None:
-    """Set up a second factor through the pages."""
-    assert person.fill(OTP, OTP).where == f"{CONFIRM}/new"
+def enrol(person: Browser) -> str:
+    """Set up a second factor through the pages; its secret. The password is asked for once more on the way."""
+    assert person.fill(OTP, OTP, **{"form_challenge[current_password]": person.password}).where == f"{CONFIRM}/new"
     page = person.ask(f"{CONFIRM}/new").page
-    secret = re.search(r"<code>([A-Z2-7]+)</code>", page)
-    assert secret, page
-    form = {"authenticity_token": hidden(form_of(page, CONFIRM), "authenticity_token")}
-    form["form_two_factor_confirmation[otp_attempt]"] = totp(secret[1])
+    shown = re.search(r"<(?:code|samp)[^>]*>([A-Z2-7 ]+)</", page)
+    assert shown, page
+    secret = shown[1].replace(" ", "")
+    form = {"authenticity_token": csrf_of(page, CONFIRM), "form_two_factor_confirmation[otp_attempt]": totp(secret)}
     assert person.ask(CONFIRM, form).status == 200
+    return secret
 
 
 @contextmanager
@@ -184,9 +197,7 @@ def signed_in_owner(instance: Deployed) -> Iterator[Browser]:
         password = found[1]
     person = browser(instance)
     try:
-        entered = person.fill(
-            "/auth/sign_in", "/auth/sign_in", **{"user[email]": "owner@agency.test", "user[password]": password}
-        )
+        entered = person.sign_in("owner@agency.test", password)
         assert entered.status == 302, entered
         enrol(person)
         yield person

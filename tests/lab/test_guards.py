@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab.deployed import Deployed
-from tests.lab.officials import Official, official, sign_in
+from tests.lab.officials import Official, official
 from tests.lab.people import Answer, browser, enrol, tootctl
 
 DELETE, CLEANUP, MOVE = "/settings/delete", "/statuses_cleanup", "/settings/migration"
@@ -19,7 +19,7 @@ SENTENCE = "Not possible with an official account"
 def desk(instance: Deployed) -> Iterator[Official]:
     """A press desk with a second factor, signed in."""
     with official(instance) as account:
-        assert sign_in(account.person, account.address, account.password).status == 302
+        assert account.person.sign_in(account.address, account.password).status == 302
         enrol(account.person)
         yield account
 
@@ -67,7 +67,7 @@ def test_a_frozen_person_does_not_delete_the_account(instance: Deployed) -> None
     """Upstream lets a frozen person in as far as the page that deletes everything: seen on the real one, within 6 s."""
     with official(instance) as account:
         assert tootctl(instance, "accounts", "modify", account.name, "--disable")[0] == 0
-        entered = sign_in(account.person, account.address, account.password)
+        entered = account.person.sign_in(account.address, account.password)
         assert entered.where == "/auth/edit"
         answer = _try(account, "delete")
         assert (answer.status, SENTENCE in answer.page) == (403, True)
@@ -91,7 +91,7 @@ def test_each_guard_carries_its_weight(instance: Deployed, way: str, table: str,
     names = {"accounts": "gov_accounts_stay"}
     off = "".join(f"ALTER TABLE {t} DISABLE TRIGGER {names.get(t, trigger)};" for t in (table, *others))
     with official(instance) as account:
-        assert sign_in(account.person, account.address, account.password).status == 302
+        assert account.person.sign_in(account.address, account.password).status == 302
         enrol(account.person)
         try:
             instance.sql(off)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab.deployed import Deployed, wait_for
-from tests.lab.officials import EDIT, Official, ask_for_reset, furnish, journal, link_in_mail, official, sign_in
+from tests.lab.officials import EDIT, Official, ask_for_reset, furnish, journal, link_in_mail, official
 from tests.lab.people import browser, tootctl
 
 KILLED = 5  # seconds; the reference measured 0.3 s on an idle machine
@@ -124,7 +124,7 @@ def test_handed_back_by_one_command(instance: Deployed) -> None:
     """Role and access return; the person sets a new password by mail, and the old one is dead."""
     with official(instance) as account:
         tootctl(instance, "accounts", "modify", account.name, "--role", "Moderator")
-        assert sign_in(account.person, account.address, account.password).status == 302
+        assert account.person.sign_in(account.address, account.password).status == 302
         instance.cli("lockdown", f"@{account.name}", "--why", "a test")
         new = f"{account.name}.new@agency.test"
         said = instance.cli("handback", f"@{account.name}", "--to", new, "--why", "a test").stdout
@@ -140,7 +140,7 @@ def test_handed_back_by_one_command(instance: Deployed) -> None:
         form = {"_method": "put", "user[reset_password_token]": token, "user[password]": "correct horse",
                 "user[password_confirmation]": "correct horse"}  # fmt: skip
         assert browser(instance).fill(link, "/auth/password", **form).status == 302
-        assert sign_in(browser(instance), new, "correct horse").status == 302
+        assert browser(instance).sign_in(new, "correct horse").status == 302
         again = instance.cli("handback", f"@{account.name}", "--why", "a test", check=False)
         assert again.returncode == 1
         assert "nothing to hand back" in again.stderr
@@ -214,7 +214,7 @@ def test_an_owner_who_is_locked_out_gets_in_again(instance: Deployed) -> None:
             instance.root("rm -f /var/lib/mastodon-gov/owner-first-password")
         assert f"address:  {account.address}" in said
         password = said.split("password: ")[1].split("\n")[0]
-        assert sign_in(browser(instance), account.address, password).status == 302
+        assert browser(instance).sign_in(account.address, password).status == 302
         role = f"r.name = 'Owner' AND r.id = (SELECT role_id FROM users WHERE email = '{account.address}')"
         assert account.count("user_roles r", role)
         assert (account.column("disabled"), account.sign_in().status) == ("f", 422)

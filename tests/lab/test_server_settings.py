@@ -183,6 +183,9 @@ def test_pictures_emoji_and_announcements_come_and_go(instance: Deployed) -> Non
             assert instance.status_of(api(instance, "v2/instance")["thumbnail"]["url"]) == 200
             assert instance.sql(shown).strip() == "1"
             assert deployed(instance) == []
+            instance.sql("UPDATE announcements SET published = false")
+            assert STEP in deployed(instance)
+            assert instance.sql(shown).strip() == "1"
     finally:
         instance.deploy()
     assert api(instance, "v1/custom_emojis") == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from roles.mastodon.files import sweep
 from roles.mastodon.files.sweep_findings import findings
 from roles.mastodon.sweep import expected
 from tests.unit.instance_sample import good_directory
+from tests.unit.test_leaving_sql import columns
 
 DAY = 86_400
 GOOD: dict[str, Any] = {
@@ -130,11 +132,35 @@ def test_it_does_what_the_instance_says_and_no_more(config: dict[str, Any], monk
     assert [one["act"] for one in every] == ["report", "disable", "report", "revoke"]
     assert len(ran) == 1
     assert "users SET disabled = true" in ran[0]
-    assert ["'{2}'" in ran[0], "'{5}'" in ran[0], "'{}'" in ran[0], "DELETE" in ran[0]] == [True, True, True, False]
+    assert ["'{2}'" in ran[0], "'{5}'" in ran[0], "'{}'" in ran[0]] == [True, True, True]
+    assert re.findall(r"DELETE FROM (\w+)", ran[0]) == ["web_push_subscriptions"]
     assert closed == ["system:20"]
     config["act"] |= {"foreign_address": "report", "invite_outside_ledger": "report"}
     sweep.act(list(findings(state, config)), config)
     assert len(ran) == 1
+
+
+def test_a_revoked_application_gets_no_notifications(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its tokens, its push subscriptions (Mastodon does not look at the token of one), its streams."""
+    ran: list[str] = []
+    closed: list[str] = []
+    monkeypatch.setattr(sweep, "query", ran.append)
+    monkeypatch.setattr(sweep, "close_streams", closed.extend)
+    config["act"]["unknown_application"] = "revoke"
+    sweep.act(list(findings(seen(config, GOOD, tokens=[TOKEN]), config)), config)
+    assert "oauth_access_tokens SET revoked_at = now() AT TIME ZONE 'UTC' WHERE id = ANY ('{3}'" in ran[0]
+    assert "web_push_subscriptions WHERE access_token_id = ANY ('{3}'" in ran[0]
+    assert closed == ["access_token:3"]
+
+
+@pytest.mark.parametrize("version", ["4.5.15", "4.6.5"])
+def test_what_acts_names_columns_that_are_there(version: str) -> None:
+    """In both versions of Mastodon."""
+    known = columns(version)
+    acts = re.findall(r"^(?:UPDATE|DELETE FROM) (\w+) (?:SET (.*) )?WHERE (\w+) =", sweep.ACT, re.M)
+    assert len(acts) == 4
+    for table, assigned, key in acts:
+        assert {key, *re.findall(r"(\w+) =", assigned)} <= known[table]
 
 
 def test_a_file_that_went_wrong_locks_nobody_out(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

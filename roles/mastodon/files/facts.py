@@ -189,10 +189,9 @@ def parts() -> dict[str, object]:
     named = {purl.removeprefix("pkg:gem/") for purl in purls if purl.startswith("pkg:gem/")}
     missing = [gem for gem in gems if not any(gem.startswith(f"{name}-") for name in named)]
     npm = {purl.removeprefix("pkg:npm/").replace("%40", "@") for purl in purls if purl.startswith("pkg:npm/")}
-    modules = {str(p.parent.relative_to(CURRENT / "node_modules")) for p in CURRENT.glob("node_modules/*/package.json")}
-    modules |= {
-        str(p.parent.relative_to(CURRENT / "node_modules")) for p in CURRENT.glob("node_modules/@*/*/package.json")
-    }
+    manifests = [*CURRENT.glob("node_modules/*/package.json"), *CURRENT.glob("node_modules/@*/*/package.json")]
+    # By the package's own name: a directory may be an alias. A link leads to a part of Mastodon itself (streaming).
+    modules = {json.loads(p.read_text())["name"] for p in manifests if not p.parent.is_symlink()}
     return {
         "format": bom["bomFormat"],
         "parts": len(bom["components"]),

@@ -21,11 +21,12 @@ class ServerSettings
       each_of("role") { |name, value| role(name, value) }
       rules
       terms
-      each_of("domain_block") { |domain, value| domain_block(domain, value) }
-      each_of("announcement") { |_, value| announcement(value) }
       each_of("image") { |var, value| image(var, value) }
       each_of("emoji") { |shortcode, value| emoji(shortcode, value) }
       @gone.each { |item| remove(*item.split("/", 2)) }
+      # Last, because they queue jobs: what is refused or slow (pictures go to the bucket) comes before.
+      each_of("domain_block") { |domain, value| domain_block(domain, value) }
+      each_of("announcement") { |_, value| announcement(value) }
     end
     { "changed" => @changed, "unknown" => @unknown }
   end
@@ -125,6 +126,7 @@ class ServerSettings
     # Mastodon takes a notice away when `ends_at` has passed: the end of the last day.
     last = value["ends"] && "#{value["ends"]} 23:59:59"
     notice.assign_attributes(starts_at: value["starts"], ends_at: last, all_day: last.present?)
+    notice.published = true unless notice.ends_at&.past? # somebody had taken it away
     PublishScheduledAnnouncementWorker.perform_in(AFTER_COMMIT, notice.id) if save(notice, "announcement")
   end
 

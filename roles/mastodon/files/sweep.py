@@ -5,7 +5,7 @@
     sweep.py [--by NAME] --dry-run  looks and prints
 
 What the files say lies in /etc/mastodon-gov/sweep.json. One statement reads; what acts are single statements too.
-Nothing is deleted and nobody is suspended: see docs/operator/sweep.md.
+No account and no post is deleted, nobody is suspended: see docs/operator/sweep.md.
 """
 
 from __future__ import annotations
@@ -42,11 +42,12 @@ PSQL = [
 ]
 # More accounts at once are a mistake in a file, not people who left: then nobody is disabled.
 MOST = 20
-# Only numbers come in: see array().
+# Only numbers come in: see array(). Mastodon goes on sending notifications to subscriptions of a revoked token.
 ACT = """BEGIN;
 UPDATE users SET disabled = true, updated_at = now() AT TIME ZONE 'UTC' WHERE id = ANY ({users});
 UPDATE invites SET expires_at = now() AT TIME ZONE 'UTC' WHERE id = ANY ({invites});
 UPDATE oauth_access_tokens SET revoked_at = now() AT TIME ZONE 'UTC' WHERE id = ANY ({tokens});
+DELETE FROM web_push_subscriptions WHERE access_token_id = ANY ({tokens});
 COMMIT;
 """
 

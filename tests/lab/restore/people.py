@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from tests.lab.deployed import WEB, Deployed
-from tests.lab.people import CONFIRM, OTP, Browser, browser, form_of, hidden, tootctl, totp
+from tests.lab.people import OTP, Browser, browser, enrol, form_of, hidden, tootctl, totp
 from tests.lab.test_media import CURL, PICTURE
 
 ADDRESS = "owner@agency.test"
@@ -50,16 +50,8 @@ def staff(instance: Deployed) -> tuple[Staff, Browser]:
     assert not done, said
     assert found, said
     known, person = Staff(found[1]), browser(instance)
-    form = {"user[email]": ADDRESS, "user[password]": known.password}
-    assert person.fill("/auth/sign_in", "/auth/sign_in", **form).status == 302
-    assert person.fill(OTP, OTP).where == f"{CONFIRM}/new"
-    page = person.ask(f"{CONFIRM}/new").page
-    shown = re.search(r"<code>([A-Z2-7]+)</code>", page)
-    assert shown, page
-    known.secret = shown[1]
-    confirm = {"authenticity_token": hidden(form_of(page, CONFIRM), "authenticity_token")}
-    confirm["form_two_factor_confirmation[otp_attempt]"] = totp(known.secret)
-    assert person.ask(CONFIRM, confirm).status == 200
+    assert person.sign_in(ADDRESS, known.password).status == 302
+    known.secret = enrol(person)
     known.token = person.token(person.application("read write"))
     return known, person
 
