@@ -78,7 +78,9 @@ def memory() -> dict[str, int]:
     """What is available, and what the application's processes use now: a second slot needs as much again."""
     lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     used = 0
-    for pid in output("pgrep", "-u", "mastodon").split():
+    # Exit code 1 where nothing of it runs.
+    found = subprocess.run(["pgrep", "-u", "mastodon"], capture_output=True, text=True, timeout=60, check=False)
+    for pid in found.stdout.split():
         with contextlib.suppress(OSError):  # it has ended
             shares = Path(f"/proc/{pid}/smaps_rollup").read_text()
             used += next(int(line.split()[1]) for line in shares.splitlines() if line.startswith("Pss:"))

@@ -102,6 +102,14 @@ def test_rows_below_the_manifest_are_missing() -> None:
     assert verify.count_problems({"max_ids": {}}, None) == []
 
 
+@pytest.mark.parametrize(("heartbeat", "left", "missing"), [(101.0, 36, False), (99.0, 36, True), (101.0, 1, True)])
+def test_the_newest_row_may_have_been_deleted(heartbeat: float, left: int, missing: bool) -> None:
+    """Not where the copy ends before the manifest, and not where most rows have gone."""
+    told = {"label": "one", "observed": {"heartbeat": 100, "max_ids": {"statuses": 7}, "counts": {"statuses": 40}}}
+    seen = {"heartbeat": heartbeat, "max_ids": {"statuses": 6}, "counts": {"statuses": left}}
+    assert bool(verify.count_problems(seen, told)) == missing
+
+
 def version(key: str, at: int, tag: str = "", latest: bool = False) -> dict[str, Any]:
     """As the S3 service lists one; without a tag, a marker."""
     when = datetime.fromtimestamp(at, UTC)

@@ -183,7 +183,7 @@ class Drill:
 
     def heartbeat(self) -> list[str]:
         """Age of the newest heartbeat when the last change was read: what a loss at that moment would have cost."""
-        seen = verify.content(COPY)
+        seen = self.seen = verify.content(COPY)
         age = verify.age(seen, self.recovered_at)
         self.evidence |= {"rpo_s": age, "heartbeat_age_s": age}
         self.evidence |= {name: seen[name] for name in ("counts", "max_ids", "schema", "lock")}
@@ -198,8 +198,7 @@ class Drill:
         """Against the manifest that speaks of a moment the copy must have reached."""
         self.manifest = verify.last_before(verify.manifests(self.target, USER), self.evidence["at"])
         self.evidence["manifest"] = self.manifest["label"] if self.manifest else None
-        seen = {"max_ids": self.evidence["max_ids"]}
-        return verify.count_problems(seen, self.manifest)
+        return verify.count_problems(self.seen, self.manifest)
 
     def secrets(self) -> list[str]:
         """By fingerprint, where the host has secrets to compare."""

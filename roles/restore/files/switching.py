@@ -146,20 +146,20 @@ def failed(unit: str) -> bool:
 
 
 def migrate() -> str:
-    """Bring an older schema to the installed release."""
-    known = {
-        path.name.split("_")[0] for half in ("migrate", "post_migrate") for path in (CURRENT / "db" / half).glob("*_*")
-    }
+    """Bring an older schema to the installed release; its post-deployment migrations are left to the next deploy, so
+    that `rollback` can go back from a point before them."""
+    known = {path.name.split("_")[0] for path in (CURRENT / "db/migrate").glob("*_*")}
     have = set(psql("select version from schema_migrations", DATABASE).splitlines())
     if not known - have:
         return "nothing to do"
-    rails("bundle", "exec", "rails", "db:migrate")
+    rails("bundle", "exec", "rails", "db:migrate", SKIP_POST_DEPLOYMENT_MIGRATIONS="true")
     return f"{len(known - have)} migrations"
 
 
-def rails(*words: str) -> None:
-    """A program of the release, as the owner of the tables."""
-    run(f"{LIB}/mastodon-run", "mastodon-owner", str(CURRENT.resolve()), *words, timeout=None)
+def rails(*words: str, **environment: str) -> None:
+    """A program of the release, as the owner of the tables; mastodon-run hands on the variables it knows."""
+    given = [f"{name}={value}" for name, value in environment.items()]
+    run("env", *given, f"{LIB}/mastodon-run", "mastodon-owner", str(CURRENT.resolve()), *words, timeout=None)
 
 
 def check_lock() -> None:
