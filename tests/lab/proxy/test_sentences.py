@@ -57,3 +57,14 @@ def test_a_setting_that_the_lock_refuses_gets_a_sentence(place: Place) -> None:
     failed = place.get(f"{BASE}/admin/settings/registrations?status=500")
     assert failed.status == 500
     assert "fixed" not in failed.body
+
+
+@pytest.mark.parametrize(
+    "path", ["/settings/delete", "/admin/accounts/7/action", "/admin/accounts/batch", "/admin/reports/7/actions"]
+)
+def test_a_guard_of_official_accounts_gets_a_sentence(place: Place, path: str) -> None:
+    """Wherever a moderator can suspend: one account, many, from a report."""
+    refused = place.get(f"{BASE}{path}?status=500", "-X", "POST")
+    assert refused.status == 403
+    assert "Not possible with an official account" in refused.body
+    assert told(place.get(f"{BASE}{path}?status=422", "-X", "POST"))["method"] == "POST"
