@@ -17,6 +17,7 @@ from mastodon_gov.deploying import Progress
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance.load import load
 from mastodon_gov.inventory import identity_path
+from mastodon_gov.migrations import number
 from mastodon_gov.release.select import selected
 from mastodon_gov.remote import Host
 from mastodon_gov.runner import ROOT, last_words, run_pyinfra
@@ -79,7 +80,7 @@ def _fits(directory: Path, asked: list[str]) -> None:
             "factor could sign in. Use the configuration of that time (`fetch-configuration`). Nothing was changed."
         )
     release = selected(instance, directory)
-    if manifest["release"] and manifest["release"]["version"] > release.version:
+    if manifest["release"] and number(manifest["release"]["version"]) > number(release.version):
         raise Refusal(
             f"release in instance.yaml is {release.version}, and the backup {manifest['label']} was made by "
             f"{manifest['release']['version']}. Write that version and put its bundle into releases/. "

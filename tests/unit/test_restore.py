@@ -12,7 +12,7 @@ from mastodon_gov.errors import Refusal
 from mastodon_gov.restore import moment, target
 from mastodon_gov.status import drill_problems
 from mastodon_gov.storage.versions import lost
-from roles.restore.files import catalogue, recovery, switching, verify
+from roles.restore.files import catalogue, held, recovery, switching, verify
 from roles.restore.files.catalogue import Refused, Target
 from roles.restore.files.recovery import Copy
 
@@ -100,6 +100,13 @@ def test_rows_below_the_manifest_are_missing() -> None:
     assert verify.count_problems({"max_ids": {"users": 7, "statuses": 0}}, told) == []
     assert "users ends at 6, expected 7" in verify.count_problems({"max_ids": {"users": 6}}, told)[0]
     assert verify.count_problems({"max_ids": {}}, None) == []
+
+
+def test_a_held_instance_still_resolves_the_name_of_its_pictures() -> None:
+    assert held.elements("names", {"10.0.0.53", "fd00::53", "10.0.0.1"}) == (
+        "add element inet mfg_held names4 { 10.0.0.1, 10.0.0.53 }\nadd element inet mfg_held names6 { fd00::53 }\n"
+    )
+    assert held.elements("names", set()) == ""
 
 
 @pytest.mark.parametrize(("heartbeat", "left", "missing"), [(101.0, 36, False), (99.0, 36, True), (101.0, 1, True)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 from pathlib import Path
@@ -15,6 +16,7 @@ else:  # on the host the programs lie side by side
 LIB = "/usr/local/lib/mastodon-gov"
 HELD_RULES, HELD_TEMPLATE = Path("/etc/nftables.d/60-held.nft"), Path(f"{LIB}/held.nft")
 HELD_PAGE = Path("/etc/nginx/held/held.conf")
+RESOLVERS = Path("/etc/resolv.conf")
 # Until it is removed, `tootctl media remove-orphans` is refused (mastodon-run): newer pictures would look like orphans.
 RESTORED = Path("/var/lib/mastodon-gov/restored")
 
@@ -24,11 +26,9 @@ def hold() -> None:
     outlive a reboot and a deploy; `open` removes them."""
     conf = configured()[1]
     host = conf["repo1-s3-endpoint"]
-    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    text = HELD_TEMPLATE.read_text()
-    for version, family in (("4", socket.AF_INET), ("6", socket.AF_INET6)):
-        if known := sorted({str(each[4][0]) for each in found if each[0] == family}):
-            text += f"add element inet mfg_held storage{version} {{ {', '.join(known)} }}\n"
+    storage = {str(each[4][0]) for each in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    names = set(re.findall(r"^nameserver ([0-9a-fA-F.:]+)\s*$", RESOLVERS.read_text(), re.M))
+    text = HELD_TEMPLATE.read_text() + elements("storage", storage) + elements("names", names)
     HELD_RULES.parent.mkdir(exist_ok=True)
     HELD_RULES.write_text(text)
     run("nft", "-f", str(HELD_RULES))
@@ -36,6 +36,15 @@ def hold() -> None:
     HELD_PAGE.write_text("if ($held) { return 503; }\n")
     reload_proxy()
     RESTORED.touch(mode=0o600)
+
+
+def elements(name: str, addresses: set[str]) -> str:
+    """Commands that put addresses into the two sets of a name."""
+    found = ""
+    for version in ("4", "6"):
+        if known := sorted(each for each in addresses if (":" in each) == (version == "6")):
+            found += f"add element inet mfg_held {name}{version} {{ {', '.join(known)} }}\n"
+    return found
 
 
 def reload_proxy() -> None:
