@@ -17,6 +17,9 @@ from tests.lab.deployed import WEB, Deployed, wait_for
 from tests.lab.people import Answer, Browser, browser, enrol, form_of, hidden, tootctl
 
 EDIT, PASSWORD = "/auth/edit", "/auth/password"
+SIGN_IN = "user[password]"  # a field of the sign-in page, which comes again with status 200 or 422
+# A point of P-256: Mastodon takes no other key.
+PUSH_KEY = "BBkvBJyCCzbADiVFllR9wr5Zk-K8WxyHevmWkO7_ApxmbMjF0oQ3sc3ZFkn-3VkMAkC1FAuYY8DE01FlDynFOAs"
 
 
 @dataclass
@@ -102,8 +105,8 @@ def furnish(account: Official) -> None:
     account.token = person.token(application)
     assert account.api("/api/v1/statuses", {"status": "an official word"}).status == 200
     assert account.api("/api/v1/statuses", {"status": "later", "scheduled_at": "2030-01-01T00:00:00Z"}).status == 200
-    push = {"subscription[endpoint]": "https://push.world.test/x", "subscription[keys][p256dh]": "k",
-            "subscription[keys][auth]": "a"}  # fmt: skip
+    push = {"subscription[endpoint]": "https://push.world.test/x", "subscription[keys][p256dh]": PUSH_KEY,
+            "subscription[keys][auth]": "AAAAAAAAAAAAAAAAAAAAAA"}  # fmt: skip
     assert account.api("/api/v1/push/subscription", push).status == 200
     grant = application | {"response_type": "code"}
     assert person.fill(f"/oauth/authorize?{urllib.parse.urlencode(grant)}", "/oauth/authorize", **grant).status == 302
