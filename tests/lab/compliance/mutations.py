@@ -143,7 +143,6 @@ SSHD = {
     "GatewayPorts yes": "test_nothing_is_forwarded[gatewayports]",
     "PermitUserRC yes": "test_nothing_is_forwarded[permituserrc]",
     "MaxAuthTries 6": "test_tries_and_sessions_end[maxauthtries]",
-    "MaxStartups 20:30:100": "test_tries_and_sessions_end[maxstartups]",
     "LoginGraceTime 120": "test_tries_and_sessions_end[logingracetime]",
     "ClientAliveInterval 0": "test_tries_and_sessions_end[clientaliveinterval]",
     "ClientAliveCountMax 9": "test_tries_and_sessions_end[clientalivecountmax]",
@@ -155,11 +154,13 @@ SSHD = {
 # `sshd -T` says what the next start would use; the running one is not touched, or nobody could sign in to heal it.
 SSH: Commands = {
     **{check: f"echo '{line}' >> /etc/ssh/sshd_config.d/00-mutation.conf" for line, check in SSHD.items()},
+    # Of this one alone sshd takes the last line, not the first.
+    "test_tries_and_sessions_end[maxstartups]": "echo 'MaxStartups 20:30:100' > /etc/ssh/sshd_config.d/99-mutation.conf",
     "test_host_keys": "ssh-keygen -q -t rsa -b 2048 -N '' -f /etc/ssh/mutation && "
     "echo 'HostKey /etc/ssh/mutation' >> /etc/ssh/sshd_config.d/00-mutation.conf",
     "test_accounts_with_keys_are_declared test_keys_are_root_s_and_declared": "cp /etc/ssh/keys/deploy /etc/ssh/keys/x",
 }
-SSH_HEAL = "rm -f /etc/ssh/sshd_config.d/00-mutation.conf /etc/ssh/mutation /etc/ssh/mutation.pub /etc/ssh/keys/x"
+SSH_HEAL = "rm -f /etc/ssh/sshd_config.d/??-mutation.conf /etc/ssh/mutation /etc/ssh/mutation.pub /etc/ssh/keys/x"
 
 NFT = "nft insert rule inet mfg"
 CONFIRMED = "test_the_rules_are_those_confirmed"
