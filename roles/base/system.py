@@ -14,8 +14,12 @@ MODES = {
     "/etc/cron.d /etc/cron.hourly /etc/cron.daily /etc/cron.weekly /etc/cron.monthly": "700",
 }
 LOGIN_DEFS = {"UMASK": "027", "ENCRYPT_METHOD": "YESCRYPT"}
-# wtmp, btmp and lastlog are written by the group utmp, and hold nothing that everybody may not know.
-READABLE_LOGS = "find /var/log -type f -perm /0137 ! -name wtmp ! -name btmp ! -name lastlog ! -path '*/journal/*'"
+# wtmp, btmp and lastlog are written by the group utmp, and hold nothing that everybody may not know. A directory that
+# is closed to others closes what is in it: certbot and unattended-upgrades make theirs so, and their logs anew.
+READABLE_LOGS = (
+    "find /var/log -type d ! -perm -0001 -prune -o -type f -perm /0137 ! -name wtmp ! -name btmp ! -name lastlog "
+    "! -path '*/journal/*'"
+)
 SU = "auth required pam_wheel.so use_uid group=sugroup"
 
 
@@ -71,7 +75,9 @@ def _logins() -> list[Live]:
 
 
 def _logs() -> Live:
-    return Live("logs that everybody may read", READABLE_LOGS, "", f"{READABLE_LOGS} -exec chmod g-wx,o-rwx {{}} +")
+    return Live(
+        "logs that everybody may read", f"{READABLE_LOGS} -print", "", f"{READABLE_LOGS} -exec chmod g-wx,o-rwx {{}} +"
+    )
 
 
 def _sources() -> list[Live]:

@@ -38,8 +38,8 @@ DELETE FROM schema_migrations WHERE version > '20251023210145' AND version <> '2
 def commands(page: str) -> list[list[str]]:
     """The commands that a page of docs/operator tells a person to type, in their order, without `mastodon-gov`."""
     text = (REPOSITORY / "docs/operator" / page).read_text()
-    blocks = re.findall(r"^```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines()]
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    lines = [line for kind, block in blocks if not kind for line in block.splitlines()]
     assert all(line.startswith("mastodon-gov ") for line in lines), lines
     return [line.split()[1:] for line in lines]
 

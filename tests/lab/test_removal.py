@@ -44,7 +44,7 @@ def test_administrator_removed(instance: Deployed, tmp_path: Path) -> None:
     assert not may_sign_in(instance, key, "alice")
     assert instance.root("getent passwd alice; getent group alice; true") == ""
     assert "alice" not in instance.root("getent group mfg-admin")
-    assert instance.root("ls /etc/ssh/keys").split() == ["deploy"]
+    assert instance.root("ls /etc/ssh/keys").split() == ["auditor", "deploy"]
     assert instance.root("pgrep -f '[s]leep 900'; true") == ""
     assert instance.root("ls -d /home/alice").strip() == "/home/alice"
 

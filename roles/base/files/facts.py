@@ -191,7 +191,9 @@ def clock() -> dict[str, object]:
 def logs() -> list[str]:
     """Logs that others than owner and group may read, or that the group may write."""
     found = []
-    for directory, _, names in os.walk("/var/log"):
+    for directory, below, names in os.walk("/var/log"):
+        # A directory that is closed to others closes what is in it.
+        below[:] = [name for name in below if os.lstat(os.path.join(directory, name)).st_mode & stat.S_IXOTH]
         for name in names if "/journal/" not in f"{directory}/" else ():
             seen = os.lstat(path := os.path.join(directory, name))
             if stat.S_ISREG(seen.st_mode) and seen.st_mode & 0o137 and name not in SHARED_LOGS:

@@ -88,7 +88,7 @@ def test_a_copy_beside_and_then_in_place(doomed: Deployed, known: Staff, tmp_pat
     refused = doomed.root("runuser -u postgres -- psql -h /run/mfg-beside -p 5499 -c 'create table x()' 2>&1; true")
     assert "read-only transaction" in refused
     assert tables(doomed) == now
-    killed(doomed, ["restore", "--switch"], "swap", tmp_path)
+    killed(doomed, ["restore", "--switch"], "start-database", tmp_path)
     plan = doomed.cli("deploy", check=False)
     assert "a restore was interrupted while it switched databases" in plan.stderr
     doomed.cli("restore", "--switch")
