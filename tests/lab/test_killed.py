@@ -90,7 +90,7 @@ def converges(deployed: Deployed) -> None:
     deployed.cli("status")
 
 
-@pytest.mark.parametrize(("role", "within"), short_first(KILLS, 2))
+@pytest.mark.parametrize(("role", "within"), short_first(KILLS, 1))
 def test_killed_on_the_control_node(fresh: Fresh, role: str, within: int, tmp_path: Path) -> None:
     """And nothing that holds a secret was ever wider than its owner and its service's group."""
     deployed = fresh.renew()

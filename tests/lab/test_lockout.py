@@ -74,6 +74,7 @@ def test_a_restart_before_the_confirmation(instance: Deployed) -> None:
     assert instance.deploy()["changes"] == []
 
 
+@pytest.mark.long
 def test_keys_without_ours(instance: Deployed, tmp_path: Path) -> None:
     """A list of deploy keys that lacks the one we came with."""
     key, public = keypair(tmp_path, "other")
