@@ -83,9 +83,9 @@ def _logs() -> Live:
 def _sources() -> list[Live]:
     """Each source of packages names the keys that may sign it; apt itself knows how to write that."""
     look = "cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list | grep '^deb' | grep -vc signed-by"
-    # It writes with our mask, but apt also works as an account of its own.
+    # apt also works as an account of its own, and modernize-sources writes with our mask.
     closed = "find /etc/apt/sources.list.d -type f ! -perm -0004"
     return [
-        Live("sources of packages that any key may sign", look, "0", "apt -qq -y modernize-sources"),
+        Live("sources of packages that any key may sign", look, "0", "(umask 022; apt -qq -y modernize-sources)"),
         Live("sources of packages that apt cannot read", closed, "", f"{closed} -exec chmod 644 {{}} +"),
     ]
