@@ -12,9 +12,7 @@ from typing import Any
 import click
 
 from mastodon_gov.errors import Refusal
-from mastodon_gov.instance.load import load
-from mastodon_gov.inventory import members
-from mastodon_gov.remote import Host
+from mastodon_gov.remote import Host, database_host
 from mastodon_gov.restore import moment
 
 PROGRAM = "/usr/local/lib/mastodon-gov/drill.py"
@@ -68,8 +66,7 @@ def drill(directory: Path, key: Path | None, as_of: str | None, as_json: bool) -
     Changes nothing but the evidence: on the host, and signed in the directory `drills` of the instance. A timer on the
     host does the same each night. Exit: 0 good, 1 the drill failed.
     """
-    instance = load(directory)
-    host = Host(members(directory)["database"][0], directory, instance)
+    host = database_host(directory)
     words = [PROGRAM, *(["--as-of", moment(as_of, "--as-of")] if as_of else [])]
     host.run(["logger", "-t", "mastodon-gov", f"drill by {getpass.getuser()}"])
     failure = ""

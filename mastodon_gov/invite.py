@@ -17,10 +17,9 @@ import click
 
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance.load import load
-from mastodon_gov.inventory import members
 from mastodon_gov.invitation_mail import send
 from mastodon_gov.journal import note
-from mastodon_gov.remote import Host
+from mastodon_gov.remote import database_host
 
 DATABASE = "mastodon_production"
 # Only root may become this user; the peer map lets only this user be mastodon_owner. The program itself: Debian's
@@ -101,7 +100,7 @@ def state_line(entry: dict[str, Any]) -> str:
 
 def on_host(directory: Path) -> RunOnHost:
     """A way to the host that holds the database of this instance."""
-    return Host(members(directory)["database"][0], directory, load(directory)).run
+    return database_host(directory).run
 
 
 def dry(sql: str) -> str:

@@ -16,8 +16,7 @@ import click
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance import Instance, OfficialAccount
 from mastodon_gov.instance.organisation_file import change_account
-from mastodon_gov.remote import Host
-from mastodon_gov.status import LIB, application_host
+from mastodon_gov.remote import LIB, Host, application_host
 
 Request = dict[str, Any]
 

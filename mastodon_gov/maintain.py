@@ -12,8 +12,8 @@ from typing import Any
 import click
 
 from mastodon_gov.errors import Refusal
-from mastodon_gov.remote import Host
-from mastodon_gov.status import LIB, application_host, problems
+from mastodon_gov.remote import LIB, Host, application_host
+from mastodon_gov.status import problems
 
 SPACE = 1024  # MiB that must be free at / and /var: packages are unpacked beside the old ones
 LONGEST = 3600  # seconds; a point release of Debian with a slow mirror

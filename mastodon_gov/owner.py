@@ -10,8 +10,7 @@ import click
 
 from mastodon_gov.errors import Refusal
 from mastodon_gov.leaving import ask_host
-from mastodon_gov.remote import Host
-from mastodon_gov.status import LIB, application_host
+from mastodon_gov.remote import LIB, Host, application_host
 
 FIRST_PASSWORD = "/var/lib/mastodon-gov/owner-first-password"  # noqa: S105  # a path
 SHOWN = "/var/lib/mastodon-gov/owner-password-shown"

@@ -11,7 +11,10 @@ from pathlib import Path
 
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance import Instance
+from mastodon_gov.instance.load import load
+from mastodon_gov.inventory import members
 
+LIB = "/usr/local/lib/mastodon-gov"  # our programs on the host
 UNREACHABLE = 255  # ssh's own exit code: the command never ran
 PROGRESS = re.compile(r"\.\.\. | *[0-9]+\.[0-9] s  ")
 
@@ -82,3 +85,17 @@ class Host:
         if process.wait():
             raise Refusal(f"{self.name}: {''.join(told).strip() or f'{words[0]} ended with {process.returncode}'}")
         return out
+
+
+def application_host(directory: Path) -> Host:
+    """The first host of the group `mastodon`."""
+    return _first(directory, "mastodon")
+
+
+def database_host(directory: Path) -> Host:
+    """The first host of the group `database`."""
+    return _first(directory, "database")
+
+
+def _first(directory: Path, group: str) -> Host:
+    return Host(members(directory)[group][0], directory, load(directory))

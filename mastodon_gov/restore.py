@@ -13,9 +13,7 @@ from typing import Any
 import click
 
 from mastodon_gov.errors import Refusal
-from mastodon_gov.instance.load import load
-from mastodon_gov.inventory import members
-from mastodon_gov.remote import Host
+from mastodon_gov.remote import Host, database_host
 
 PROGRAM = "/usr/local/lib/mastodon-gov/restore.py"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -46,11 +44,6 @@ def target(text: str) -> list[str]:
     if NAME.fullmatch(text):
         return ["name", text]
     raise Refusal(f"--to: found {text!r}. Allowed: a time with zone, the name of a restore point, or latest.")
-
-
-def database_host(directory: Path) -> Host:
-    """The first host of the group `database`."""
-    return Host(members(directory)["database"][0], directory, load(directory))
 
 
 def journal(host: Host, what: str) -> None:

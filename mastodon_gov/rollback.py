@@ -12,8 +12,7 @@ from rich.console import Console
 
 from mastodon_gov.errors import Refusal
 from mastodon_gov.migrations import Migrations, number, read_installed, refusal, strangers
-from mastodon_gov.remote import Host
-from mastodon_gov.status import application_host
+from mastodon_gov.remote import Host, application_host
 from mastodon_gov.upgrade import ask, bundle_of, go, look
 
 

@@ -13,22 +13,15 @@ from rich.console import Console
 from rich.table import Table
 
 from mastodon_gov.backups.bucket import look
-from mastodon_gov.instance.load import load
-from mastodon_gov.inventory import identity_path, members
+from mastodon_gov.inventory import identity_path
 from mastodon_gov.release.known import of_status
-from mastodon_gov.remote import Host
+from mastodon_gov.remote import LIB, application_host
 from mastodon_gov.secrets import read
 
-LIB = "/usr/local/lib/mastodon-gov"
 CERTIFICATE_DAYS = 21  # below this a renewal has failed at least once
 QUEUE_SECONDS = 300
 DAY = 86400
 DISK_PERCENT = 85
-
-
-def application_host(directory: Path) -> Host:
-    """The first host of the group `mastodon`."""
-    return Host(members(directory)["mastodon"][0], directory, load(directory))
 
 
 def problems(seen: dict[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ import click
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from mastodon_gov.instance import Instance
-from mastodon_gov.status import LIB, application_host
+from mastodon_gov.remote import LIB, application_host
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
 SERVER = "server"  # name of the page of what belongs to no organisation

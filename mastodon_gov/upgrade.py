@@ -21,9 +21,8 @@ from mastodon_gov.instance.release_line import FILE, put, write_release
 from mastodon_gov.release.bundle import migration_texts, migrations_of, read_release
 from mastodon_gov.release.pins import pins
 from mastodon_gov.release.select import selected
-from mastodon_gov.remote import Host
+from mastodon_gov.remote import LIB, Host, application_host
 from mastodon_gov.runner import Run, last_words, run_pyinfra
-from mastodon_gov.status import LIB, application_host
 from mastodon_gov.upgrade_plan import (
     Migration,
     Need,

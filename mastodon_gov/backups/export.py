@@ -16,9 +16,8 @@ import pyrage
 
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance import Instance, Secrets
-from mastodon_gov.instance.load import load
-from mastodon_gov.inventory import identity_path, members
-from mastodon_gov.remote import Host
+from mastodon_gov.inventory import identity_path
+from mastodon_gov.remote import Host, database_host
 from mastodon_gov.secrets import read
 from mastodon_gov.storage.client import connect, reached, sentences
 
@@ -48,10 +47,9 @@ def export(instance_directory: Path, directory: Path, recipient: str | None) -> 
 
     Changes nothing on the hosts. Secrets are listed by name; their values are written only with --to.
     """
-    instance = load(instance_directory)
-    known = read(instance_directory, identity_path(instance_directory))
+    host = database_host(instance_directory)
+    instance, known = host.instance, read(instance_directory, identity_path(instance_directory))
     key = _recipient(recipient)
-    host = Host(members(instance_directory)["database"][0], instance_directory, instance)
     observed: dict[str, Any] = json.loads(host.run([OBSERVE, "--observe"]))
     draft = directory.with_name(f".{directory.name}.partial")
     _space(directory, host)

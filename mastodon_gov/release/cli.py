@@ -154,7 +154,7 @@ def check(directory: Path, version: str | None, file: Path | None, signers: Path
 
 def running_version(directory: Path) -> str:
     """Version of the release that `current` points to on the instance's host."""
-    from mastodon_gov.status import application_host
+    from mastodon_gov.remote import application_host
 
     host = application_host(directory)
     name = Path(host.run(["readlink", "-m", "/opt/mastodon/current"]).strip()).name

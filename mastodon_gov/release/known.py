@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from mastodon_gov.errors import Refusal
+from mastodon_gov.migrations import number
 from mastodon_gov.release.bundle import INSTALLER, NAMESPACE
 from mastodon_gov.release.pins import Frozen
 
@@ -74,17 +75,17 @@ def standing(version: str, known: Known, today: date) -> Standing:
     if version not in known.versions:
         raise Refusal(
             f"release check: the list of {known.as_of} does not know Mastodon {version}, only "
-            f"{', '.join(sorted(known.versions, key=_order, reverse=True)[:6])} and older. Carry in a newer list "
+            f"{', '.join(sorted(known.versions, key=number, reverse=True)[:6])} and older. Carry in a newer list "
             "(docs/operator/releases.md)."
         )
-    series = [other for other in known.versions if _order(other)[:2] == _order(version)[:2]]
-    missed = sorted((other for other in series if _order(other) > _order(version)), key=_order)
+    series = [other for other in known.versions if number(other)[:2] == number(version)[:2]]
+    missed = sorted((other for other in series if number(other) > number(version)), key=number)
     answers = [(known.versions[other].date, known.versions[other].security) for other in missed]
     open_since = min((day for day, security in answers if security), default=None)
     return Standing(
         version=version,
-        newest=max(known.versions, key=_order),
-        newest_of_series=max(series, key=_order),
+        newest=max(known.versions, key=number),
+        newest_of_series=max(series, key=number),
         behind=len(missed),
         security=open_since is not None,
         advisory=open_since.isoformat() if open_since else None,
@@ -105,10 +106,6 @@ def of_status(seen: dict[str, Any], directory: Path) -> dict[str, Any]:
         return standing(running[0].partition("-")[0], known_versions(directory), datetime.now(UTC).date()).data()
     except Refusal as refusal:
         return {"error": str(refusal)}
-
-
-def _order(version: str) -> list[int]:
-    return [int(part) for part in version.split(".")]
 
 
 def known_versions(directory: Path | None = None, file: Path | None = None, signers: Path | None = None) -> Known:

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from mastodon_gov.errors import Refusal
+from mastodon_gov.migrations import number
 
 PINS = Path(__file__).with_name("pins.yaml")
 
@@ -41,7 +42,7 @@ class Pins(Frozen):
 
     def known(self) -> list[str]:
         """Version numbers, the newest first."""
-        return sorted(self.versions, key=lambda v: [int(part) for part in v.split(".")], reverse=True)
+        return sorted(self.versions, key=number, reverse=True)
 
     def version(self, number: str) -> Version:
         """One version, or a refusal with the list of known ones."""
