@@ -62,19 +62,29 @@ class Progress:
             self.status.stop()
 
 
-def _run(instance: Path, dry: bool, limit: str | None, verbose: int, as_json: bool) -> Run:
-    console = Console(stderr=as_json, quiet=as_json, soft_wrap=True)
-    if not dry:
-        began = time.monotonic()
-        checks = refuse_unfit(instance, limit=limit)
-        console.print(f"{'Check':<20} {f'{checks} passed':<14} {time.monotonic() - began:6.1f} s", highlight=False)
-    progress, broken = Progress(console), True
+def run_checks(instance: Path, console: Console, limit: str | None = None) -> None:
+    """The checks before a deploy, as its first line. Raises Refusal when one fails."""
+    began = time.monotonic()
+    checks = refuse_unfit(instance, limit=limit)
+    console.print(f"{'Check':<20} {f'{checks} passed':<14} {time.monotonic() - began:6.1f} s", highlight=False)
+
+
+def run_roles(instance: Path, progress: Progress, **how: Any) -> Run:
+    """Run pyinfra while `progress` prints; `how` goes to run_pyinfra."""
+    broken = True
     try:
-        run = run_pyinfra(instance, dry=dry, limit=limit, verbose=verbose, on_progress=progress)
-        broken = False
+        run = run_pyinfra(instance, on_progress=progress, **how)
+        broken = bool(run.failed)
     finally:
         progress.end(broken=broken)
     return run
+
+
+def _run(instance: Path, dry: bool, limit: str | None, verbose: int, as_json: bool) -> Run:
+    console = Console(stderr=as_json, quiet=as_json, soft_wrap=True)
+    if not dry:
+        run_checks(instance, console, limit)
+    return run_roles(instance, Progress(console), dry=dry, limit=limit, verbose=verbose)
 
 
 def _end(run: Run, as_json: bool, verb: str) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from mastodon_gov.errors import Refusal
+from mastodon_gov.journal import note
 from mastodon_gov.remote import Host, database_host
 from mastodon_gov.restore import moment
 
@@ -68,7 +69,7 @@ def drill(directory: Path, key: Path | None, as_of: str | None, as_json: bool) -
     """
     host = database_host(directory)
     words = [PROGRAM, *(["--as-of", moment(as_of, "--as-of")] if as_of else [])]
-    host.run(["logger", "-t", "mastodon-gov", f"drill by {getpass.getuser()}"])
+    note(host.run, "drill", by=getpass.getuser(), whom=host.name, why="asked for by hand")
     failure = ""
     try:
         host.follow(words)

@@ -24,24 +24,8 @@ from mastodon_gov.remote import database_host
 DATABASE = "mastodon_production"
 # Only root may become this user; the peer map lets only this user be mastodon_owner. The program itself: Debian's
 # wrapper /usr/bin/psql reads files of the cluster that only postgres may read.
-PSQL = [
-    *("runuser", "-u", "mastodon-owner", "--"),
-    *(
-        "/usr/lib/postgresql/17/bin/psql",
-        "-X",
-        "-q",
-        "-A",
-        "-t",
-        "-v",
-        "ON_ERROR_STOP=1",
-        "-U",
-        "mastodon_owner",
-        "-d",
-        DATABASE,
-        "-f",
-        "-",
-    ),
-]
+PSQL = "runuser -u mastodon-owner -- /usr/lib/postgresql/17/bin/psql -XqAt -v ON_ERROR_STOP=1".split()
+PSQL += ["-U", "mastodon_owner", "-d", DATABASE, "-f", "-"]
 
 # Runs a command as root on the host that holds the database, gives it standard input, returns its standard
 # output; raises Refusal when the host cannot be reached or the command fails.

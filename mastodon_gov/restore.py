@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from mastodon_gov.errors import Refusal
+from mastodon_gov.journal import note
 from mastodon_gov.remote import Host, database_host
 
 PROGRAM = "/usr/local/lib/mastodon-gov/restore.py"
@@ -48,7 +49,7 @@ def target(text: str) -> list[str]:
 
 def journal(host: Host, what: str) -> None:
     """Who did what, in the host's journal."""
-    host.run(["logger", "-t", "mastodon-gov", f"restore by {getpass.getuser()}: {what}"])
+    note(host.run, "restore", by=getpass.getuser(), whom=host.name, why=what)
 
 
 def show_list(told: dict[str, Any]) -> None:

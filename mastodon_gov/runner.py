@@ -46,10 +46,10 @@ class Run:
 def run_pyinfra(  # noqa: PLR0913
     instance: Path,
     *,
-    dry: bool,
-    limit: str | None,
-    verbose: int,
     on_progress: Callable[[dict[str, Any]], None],
+    dry: bool = False,
+    limit: str | None = None,
+    verbose: int = 0,
     deploy: Path = ROOT / "deploy.py",
 ) -> Run:
     """Deploy the instance of this directory, or (`dry`) say what a deploy would do; `seconds` is wall time.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,7 @@ import click
 from rich.console import Console
 
 from mastodon_gov import upgrade_probe
-from mastodon_gov.check import refuse_unfit
-from mastodon_gov.deploying import Progress
+from mastodon_gov.deploying import Progress, run_checks, run_roles
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance import Instance
 from mastodon_gov.instance.model import ReleaseBundle
@@ -22,7 +20,7 @@ from mastodon_gov.release.bundle import migration_texts, migrations_of, read_rel
 from mastodon_gov.release.pins import pins
 from mastodon_gov.release.select import selected
 from mastodon_gov.remote import LIB, Host, application_host
-from mastodon_gov.runner import Run, last_words, run_pyinfra
+from mastodon_gov.runner import Run, last_words
 from mastodon_gov.upgrade_plan import (
     Migration,
     Need,
@@ -154,12 +152,7 @@ def _touched(migration: Migration) -> str:
 
 def run_steps(directory: Path, console: Console) -> Run:
     """Deploy, one line a step. Refusal with the role's sentence when a step failed."""
-    progress, broken = Steps(console), True
-    try:
-        run = run_pyinfra(directory, dry=False, limit=None, verbose=0, on_progress=progress)
-        broken = bool(run.failed)
-    finally:
-        progress.end(broken=broken)
+    run = run_roles(directory, Steps(console))
     if run.failed or not run.hosts:
         raise Refusal(last_words(run.log) if run.failed else "No host was reached: the inventory is empty.")
     return run
@@ -176,13 +169,12 @@ def go(directory: Path, host: Host, version: str, held: str, console: Console) -
 
     `held` is the release whose post-deployment migrations shall wait, or "".
     """
-    before, began = write_release(directory, version), time.monotonic()
+    before = write_release(directory, version)
     try:
-        checks = refuse_unfit(directory)
+        run_checks(directory, console)
     except Refusal:
         put(directory / FILE, before)
         raise
-    console.print(f"{'Check':<20} {f'{checks} passed':<14} {time.monotonic() - began:6.1f} s", highlight=False)
     mark = f"printf %s {held} > {HELD}.new && mv {HELD}.new {HELD}" if held else f"rm -f {HELD}"
     host.run(["sh", "-c", mark])
     run_steps(directory, console)

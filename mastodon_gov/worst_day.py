@@ -13,14 +13,14 @@ from rich.console import Console
 
 from mastodon_gov import secrets
 from mastodon_gov.backups.manifest import differing, read_manifests
-from mastodon_gov.deploying import Progress
+from mastodon_gov.deploying import Progress, run_roles
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance.load import load
 from mastodon_gov.inventory import identity_path
 from mastodon_gov.migrations import number
 from mastodon_gov.release.select import selected
 from mastodon_gov.remote import Host
-from mastodon_gov.runner import ROOT, last_words, run_pyinfra
+from mastodon_gov.runner import ROOT, last_words
 
 PROGRAM = "/usr/local/lib/mastodon-gov/restore.py"
 PLACE = ROOT / "roles/restore/place.py"
@@ -89,10 +89,6 @@ def _fits(directory: Path, asked: list[str]) -> None:
 
 
 def _deploy(directory: Path, deploy: Path) -> None:
-    progress = Progress(Console(stderr=True, soft_wrap=True))
-    try:
-        run = run_pyinfra(directory, dry=False, limit=None, verbose=0, on_progress=progress, deploy=deploy)
-    finally:
-        progress.end(broken=False)
+    run = run_roles(directory, Progress(Console(stderr=True, soft_wrap=True)), deploy=deploy)
     if run.failed or not run.hosts:
         raise Refusal(f"{deploy.name} failed on {', '.join(run.failed) or 'no host'}:\n{last_words(run.log)}")

@@ -18,10 +18,7 @@ DEMO = REPOSITORY / "inventories/demo"
 
 def measure(deploy: Path, dry: bool = False) -> tuple[float, int, int]:
     """Median seconds, remote commands and changed operations of this deploy on the demo."""
-    runs = [
-        run_pyinfra(DEMO, dry=dry, limit=None, verbose=0, on_progress=lambda _: None, deploy=deploy)
-        for _ in range(ROUNDS)
-    ]
+    runs = [run_pyinfra(DEMO, dry=dry, on_progress=lambda _: None, deploy=deploy) for _ in range(ROUNDS)]
     failed = [run for run in runs if run.failed or not run.hosts]
     if failed:
         sys.exit(f"{deploy.name} did not reach the demo; run `make demo` first.\n{failed[0].log[-2000:]}")

@@ -17,6 +17,7 @@ from tests.lab.deployed import WEB, Deployed, wait_for
 from tests.lab.people import Answer, Browser, browser, enrol, form_of, hidden, tootctl
 
 EDIT, PASSWORD = "/auth/edit", "/auth/password"
+CONFIRMATION = "/auth/confirmation?confirmation_token="
 SIGN_IN = "user[password]"  # a field of the sign-in page, which comes again with status 200 or 422
 # A point of P-256: Mastodon takes no other key.
 PUSH_KEY = "BBkvBJyCCzbADiVFllR9wr5Zk-K8WxyHevmWkO7_ApxmbMjF0oQ3sc3ZFkn-3VkMAkC1FAuYY8DE01FlDynFOAs"

@@ -4,16 +4,15 @@ real browser."""
 from __future__ import annotations
 
 import json
-import re
 import secrets
 import time
 import urllib.parse
 
 import pytest
 
-from mastodon_gov.lab.world.mail import read_mail, text_of
 from tests.lab.chromium import chromium, field
 from tests.lab.deployed import Deployed, wait_for
+from tests.lab.officials import CONFIRMATION, link_in_mail
 from tests.lab.people import (
     CONFIRM,
     FORM_WAIT,
@@ -27,19 +26,6 @@ from tests.lab.people import (
 )
 
 
-def confirmation(instance: Deployed, address: str) -> str:
-    """The path in the mail that the person got."""
-
-    def arrived() -> str | None:
-        for message in read_mail(instance.demo.lab):
-            found = re.search(r"/auth/confirmation\?confirmation_token=[\w-]+", text_of(message))
-            if address in message["To"] and found:
-                return found[0]
-        return None
-
-    return wait_for(arrived, 60, f"a mail to {address}")
-
-
 def test_from_an_invitation_to_the_first_post(instance: Deployed, owner: Browser) -> None:
     """Link, rules, form, mail, approval by a second person; nothing opens before the second factor; then a post that
     everybody reads."""
@@ -49,7 +35,7 @@ def test_from_an_invitation_to_the_first_post(instance: Deployed, owner: Browser
     person = browser(instance)
     try:
         assert person.sign_up(link.rpartition("/")[2], address, name).where == "/auth/setup"
-        assert person.ask(confirmation(instance, address)).status == 302
+        assert person.ask(link_in_mail(instance, address, CONFIRMATION)).status == 302
         number = instance.sql(f"SELECT id FROM accounts WHERE username = '{name}'").strip()  # noqa: S608
         assert owner.fill("/admin/accounts", f"/admin/accounts/{number}/approve").status == 302
         application = person.application("read write")
@@ -89,7 +75,7 @@ def test_the_same_in_a_real_browser(instance: Deployed, owner: Browser) -> None:
             time.sleep(FORM_WAIT)  # not a wait for a condition: the form measures the person
             person.submit("/auth")
             assert person.path == "/auth/setup"
-            person.open(confirmation(instance, address))
+            person.open(link_in_mail(instance, address, CONFIRMATION))
             number = instance.sql(f"SELECT id FROM accounts WHERE username = '{name}'").strip()  # noqa: S608
             assert owner.fill("/admin/accounts", f"/admin/accounts/{number}/approve").status == 302
             application = owner.application("read write")

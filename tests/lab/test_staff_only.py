@@ -16,8 +16,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from mastodon_gov.lab.world.mail import read_mail, text_of
-from tests.lab.deployed import WEB, Deployed, wait_for
+from tests.lab.deployed import WEB, Deployed
+from tests.lab.officials import CONFIRMATION, link_in_mail
 from tests.lab.people import OTP, Browser, browser, form_of, hidden, token_of, tootctl
 
 FOREIGN = "outside.test"
@@ -246,7 +246,7 @@ def test_invited_staff_get_in_and_a_second_person_approves(instance: Deployed, o
     try:
         assert _account(instance, name) == f"f|{name}@agency.test|f"
         assert person.ask("/auth/setup").status == 200
-        assert person.ask(_confirmation(instance, f"{name}@agency.test")).status == 302
+        assert person.ask(link_in_mail(instance, f"{name}@agency.test", CONFIRMATION)).status == 302
         assert person.ask("/invites").where in ("/auth/setup", *TO_SECOND_FACTOR)
         assert _account(instance, name) == f"f|{name}@agency.test|t"
         number = instance.sql(f"SELECT id FROM accounts WHERE username = '{name}'").strip()
@@ -263,28 +263,6 @@ def _account(instance: Deployed, name: str) -> str:
     return instance.sql(f"{asked} WHERE username = '{name}'").strip()
 
 
-def _confirmation(instance: Deployed, address: str) -> str:
-    """The path in the mail that the person got."""
-
-    def arrived() -> str | None:
-        for message in read_mail(instance.demo.lab):
-            found = re.search(r"/auth/confirmation\?confirmation_token=[\w-]+", text_of(message))
-            if address in message["To"] and found:
-                return found[0]
-        return None
-
-    return wait_for(arrived, 60, f"a mail to {address}")
-
-
-@pytest.mark.parametrize(
-    ("verb", "user"),
-    [
-        ("open", "mastodon-owner"),
-        ("approved", "mastodon"),
-        pytest.param("open", "mastodon", marks=LONG),
-        pytest.param("approved", "mastodon-owner", marks=LONG),
-    ],
-)
 def test_tootctl_cannot_open_registration(instance: Deployed, user: str, verb: str) -> None:
     """It fails, says why, and the mode stays."""
     code, said = tootctl(instance, "settings", "registrations", verb, user=user)

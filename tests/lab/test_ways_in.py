@@ -164,20 +164,7 @@ def _try(instance: Deployed, way: Way, *, without: bool) -> str:
         f"BEGIN; {SETUP}{way.before}{way.without if without else ''}SET SESSION AUTHORIZATION mastodon;\n\\echo begin\n"
     )
     answer = instance.machine().exec(
-        [
-            "runuser",
-            "-u",
-            "postgres",
-            "--",
-            "psql",
-            "-qtAX",
-            "-v",
-            "ON_ERROR_STOP=1",
-            "-d",
-            "mastodon_production",
-            "-f",
-            "-",
-        ],
+        "runuser -u postgres -- psql -qtAX -v ON_ERROR_STOP=1 -d mastodon_production -f -".split(),
         stdin=f"{script}{way.sql}\n;\nROLLBACK;",
         check=False,
     )

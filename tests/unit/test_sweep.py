@@ -121,7 +121,7 @@ def test_it_does_what_the_instance_says_and_no_more(config: dict[str, Any], monk
     ran: list[str] = []
     closed: list[str] = []
     monkeypatch.setattr(sweep, "query", ran.append)
-    monkeypatch.setattr(sweep, "close_streams", closed.extend)
+    monkeypatch.setattr(sweep, "kill_streams", closed.extend)
     accounts = [
         GOOD | {"id": n, "account_id": n * 10, "name": name, "address": "a@b.test"}
         for n, name in ((1, "owner"), (2, "x"))
@@ -134,7 +134,7 @@ def test_it_does_what_the_instance_says_and_no_more(config: dict[str, Any], monk
     assert "users SET disabled = true" in ran[0]
     assert ["'{2}'" in ran[0], "'{5}'" in ran[0], "'{}'" in ran[0]] == [True, True, True]
     assert re.findall(r"DELETE FROM (\w+)", ran[0]) == ["web_push_subscriptions"]
-    assert closed == ["system:20"]
+    assert closed == ["timeline:system:20"]
     config["act"] |= {"foreign_address": "report", "invite_outside_ledger": "report"}
     sweep.act(list(findings(state, config)), config)
     assert len(ran) == 1
@@ -145,12 +145,12 @@ def test_a_revoked_application_gets_no_notifications(config: dict[str, Any], mon
     ran: list[str] = []
     closed: list[str] = []
     monkeypatch.setattr(sweep, "query", ran.append)
-    monkeypatch.setattr(sweep, "close_streams", closed.extend)
+    monkeypatch.setattr(sweep, "kill_streams", closed.extend)
     config["act"]["unknown_application"] = "revoke"
     sweep.act(list(findings(seen(config, GOOD, tokens=[TOKEN]), config)), config)
     assert "oauth_access_tokens SET revoked_at = now() AT TIME ZONE 'UTC' WHERE id = ANY ('{3}'" in ran[0]
     assert "web_push_subscriptions WHERE access_token_id = ANY ('{3}'" in ran[0]
-    assert closed == ["access_token:3"]
+    assert closed == ["timeline:access_token:3"]
 
 
 @pytest.mark.parametrize("version", ["4.5.15", "4.6.5"])

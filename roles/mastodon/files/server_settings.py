@@ -15,20 +15,7 @@ from typing import Any
 
 LIB = "/usr/local/lib/mastodon-gov"
 RELEASES = "/opt/mastodon/releases"
-PSQL = [
-    "runuser",
-    "-u",
-    "postgres",
-    "--",
-    "psql",
-    "-qtAX",
-    "-v",
-    "ON_ERROR_STOP=1",
-    "-d",
-    "mastodon_production",
-    "-f",
-    "-",
-]
+PSQL = "runuser -u postgres -- psql -qtAX -v ON_ERROR_STOP=1 -d mastodon_production -f -".split()
 
 
 class Failed(Exception):

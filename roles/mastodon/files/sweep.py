@@ -16,30 +16,18 @@ import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 if TYPE_CHECKING or __package__:
+    from roles.mastodon.files.leaving import kill_streams
     from roles.mastodon.files.sweep_findings import Finding, finding, findings
 else:  # on the host, where the programs lie side by side
+    from leaving import kill_streams
     from sweep_findings import Finding, finding, findings
 
 CONFIG = "/etc/mastodon-gov/sweep.json"
 REPORT = "/var/lib/mastodon-gov/sweep.json"
 SQL = "/usr/local/lib/mastodon-gov/sweep.sql"
-PSQL = [
-    "runuser",
-    "-u",
-    "postgres",
-    "--",
-    "psql",
-    "-qtAX",
-    "-v",
-    "ON_ERROR_STOP=1",
-    "-d",
-    "mastodon_production",
-    "-f",
-    "-",
-]
+PSQL = "runuser -u postgres -- psql -qtAX -v ON_ERROR_STOP=1 -d mastodon_production -f -".split()
 # More accounts at once are a mistake in a file, not people who left: then nobody is disabled.
 MOST = 20
 # Only numbers come in: see array(). Mastodon goes on sending notifications to subscriptions of a revoked token.
@@ -81,24 +69,15 @@ def act(found: list[Finding], config: dict[str, Any]) -> None:
         disable = []
     if disable or links or revoke:
         query(ACT.format(users=array(one["id"] for one in disable), invites=array(links), tokens=array(revoke)))
-        close_streams(
-            [f"system:{account['account_id']}" for account in disable] + [f"access_token:{n}" for n in revoke]
-        )
+        # Without it, connections that are open would live on.
+        channels = [f"timeline:system:{account['account_id']}" for account in disable]
+        channels += [f"timeline:access_token:{n}" for n in revoke]
+        if channels and (trouble := kill_streams(channels)):
+            sys.exit(f"sweep: the accounts are shut, but their open streams could not be ended: {trouble}.")
 
 
 def array(numbers: Any) -> str:
     return f"'{{{','.join(str(int(number)) for number in numbers)}}}'::bigint[]"
-
-
-def close_streams(channels: list[str]) -> None:
-    """Mastodon's streaming server ends connections that are told so; without it they would live on."""
-    with open("/etc/mastodon/mastodon.env", encoding="utf-8") as file:
-        line = next(line for line in file if line.startswith("REDIS_URL="))
-    url = urlsplit(line.strip().removeprefix("REDIS_URL="))
-    command = ["redis-cli", "--user", url.username or "default", "--no-auth-warning"]
-    lines = "".join(f'PUBLISH timeline:{channel} \'{{"event":"kill"}}\'\n' for channel in channels)
-    environment = os.environ | {"REDISCLI_AUTH": url.password or ""}
-    subprocess.run(command, input=lines, env=environment, capture_output=True, text=True, check=True, timeout=30)
 
 
 def organisation(one: Finding, bodies: list[dict[str, Any]]) -> str | None:
