@@ -11,9 +11,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 
 import click
 
@@ -147,6 +148,13 @@ def _audited(directory: Path) -> None:
     click.echo("\n".join(["audited: " + wanted[-1], *wanted[:-1]] if wanted else [f"not audited: {done.stderr}"]))
 
 
+def _bundle_meanwhile(wanted: Wanted) -> None:
+    """Packages of machines are mostly waited for, so the bundle is built at the same time. bring_up waits for it, and
+    says why when it could not be built."""
+    with suppress(Refusal):
+        ensure_bundle(wanted, click.echo)
+
+
 @click.command()
 @click.option("--lab", "name", default="demo", show_default=True, help="Name of the lab.")
 @click.option("--release", "version", help="Build real Mastodon of this version first, if no bundle lies here.")
@@ -158,6 +166,7 @@ def demo(directory: Path, name: str, version: str | None, recipe: Path | None, s
     began = time.monotonic()
     wanted = wish(directory, version, recipe, sources)
     click.echo(wanted.sentence())
+    Thread(target=_bundle_meanwhile, args=(wanted,), daemon=True).start()
     lab = Lab.up(name, missing(name, machines()), say=click.echo)
     made = bring_up(lab, directory, click.echo, wanted=wanted)
     instance = load(directory)
