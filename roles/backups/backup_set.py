@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from pyinfra import host, logger
-from pyinfra.api import FunctionCommand, StringCommand, operation
+from pyinfra.api import FactBase, FunctionCommand, StringCommand, operation
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 from mastodon_gov.backups.configuration import is_kept, keep
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance import Node
-from roles.backups.role import BackupState
 from roles.lib import Commands, deploy
 
 INCREMENTAL = "mfg-backup-incr.service"
+
+
+class BackedUpRelease(FactBase[str]):
+    """Name of the release in the newest manifest that this host wrote, or "". `backup-status` knows it too, but asks
+    the store."""
+
+    default = str
+
+    def command(self) -> str:
+        """The newest file; nothing on a host without one."""
+        return '{ cat "$(ls -t /var/lib/mastodon-gov/manifests/*.json | head -n1)"; } 2>/dev/null; true'
+
+    def process(self, output: list[str]) -> str:
+        """One JSON document."""
+        return str((json.loads("".join(output) or "{}").get("release") or {}).get("name", ""))
 
 
 @operation()
@@ -43,8 +58,7 @@ def _keep(state: State, host: Host, node: Node, directory: Path) -> bool:
 @operation()
 def manifest_of_release(node: Node) -> Commands:
     """Make a small backup where no manifest names the running release: a restore must know which one to install."""
-    newest = host.get_fact(BackupState).get("manifest") or {}
-    if "mastodon" in node.groups and newest.get("release") != node.release.name:
+    if "mastodon" in node.groups and host.get_fact(BackedUpRelease) != node.release.name:
         log = f"journalctl -u {INCREMENTAL} -u mfg-backup-manifest -n 20 --no-pager -o cat >&2"
         yield StringCommand(f"systemctl start {INCREMENTAL} || {{ {log}; exit 1; }}")
 

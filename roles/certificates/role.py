@@ -190,7 +190,7 @@ def _acme(node: Node) -> bool:
     return node.instance.certificates.acme is not None
 
 
-@deploy("Certificate of the public names")
+@deploy("Public certificate")
 def issue(node: Node) -> None:
     """After the proxy: it answers the ACME server, and learns of the new certificate."""
     issued(name="Get the certificate", node=node)
