@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 
 from mastodon_gov.audit.facts import Facts
+from mastodon_gov.instance import Instance
 from tests.compliance.conftest import Evidence
 from tests.compliance.expect import holds, none, same
 
 INFO = "pgbackrest info --output=json"
+DRILLS, ESCROW = "/var/lib/mastodon-gov/drills", "/var/lib/mastodon-gov/escrow.json"
+DAY = 86400
 
 
 @pytest.mark.control("MFG-BAK-01")
@@ -49,3 +52,35 @@ def test_backups_are_encrypted_and_elsewhere(what: str, value: object, facts: Fa
 @pytest.mark.control("MFG-BAK-02")
 def test_their_keys_are_private(facts: Facts, evidence: Evidence) -> None:
     same(evidence, facts["conf"], "root:postgres 0640", "stat /etc/pgbackrest.conf")
+
+
+@pytest.mark.control("MFG-BAK-03")
+def test_a_restore_was_proved(facts: Facts, instance: Instance, evidence: Evidence) -> None:
+    """A database that is younger than the time between two drills may still wait for its first."""
+    seen, days = facts["drill"], instance.backups.drill_max_age_days
+    age = seen["since"] if seen["age"] is None else seen["age"]
+    said = "no drill yet" if seen["age"] is None else f"{seen['label']}, back in {seen['rto_s']} s"
+    good = age <= days * DAY and not seen["rc"]
+    holds(evidence, good, f"{said}; {age / DAY:.1f} days; last rc {seen['rc']}", f"0, {days} days or less", DRILLS)
+
+
+@pytest.mark.control("MFG-BAK-03")
+def test_its_evidence_is_signed(facts: Facts, evidence: Evidence) -> None:
+    seen = facts["drill"]
+    whole = seen["age"] is None or (seen["signed"] and seen["counts"] and seen["egress"] == "closed")
+    said = {name: seen.get(name) for name in ("signed", "counts", "egress", "rpo_s")}
+    holds(
+        evidence, bool(whole), said, "signed by the host, with counts, egress closed", f"ssh-keygen -Y verify, {DRILLS}"
+    )
+
+
+@pytest.mark.control("MFG-BAK-04")
+def test_the_envelope_holds_the_key_in_use(facts: Facts, instance: Instance, evidence: Evidence) -> None:
+    """A new database has as many days for its envelope as for its first drill."""
+    seen, days = facts["escrow"], instance.backups.drill_max_age_days
+    good = seen["same"] is True or (seen["age"] is None and seen["since"] <= days * DAY)
+    since = seen["since"] if seen["age"] is None else seen["age"]
+    word = "never checked" if seen["age"] is None else "the same" if seen["same"] else "another key"
+    holds(
+        evidence, good, f"{word}; {since / DAY:.1f} days", f"the same; within {days} days of the first deploy", ESCROW
+    )

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import configparser
+import hmac
 import json
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,6 +20,9 @@ else:  # on the host the programs' common part lies one directory up
     from facts_lib import output, psql, tell
 
 CONF = Path("/etc/pgbackrest.conf")
+STATE = Path("/var/lib/mastodon-gov")
+# As drill.py signs, and as `mastodon-gov escrow check` writes it down.
+HOST_KEY, NAMESPACE, ESCROW = Path("/etc/ssh/ssh_host_ed25519_key.pub"), "mastodon-drill", "escrow"
 SQL = """SELECT json_build_object('mode', current_setting('archive_mode'),
   'waiting', (SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'),
   'oldest', (SELECT coalesce(extract(epoch FROM now() - min(modification)), 0)::int FROM pg_ls_archive_statusdir()
@@ -58,5 +64,47 @@ def conf() -> str:
     return f"{CONF.owner()}:{CONF.group()} {CONF.stat().st_mode & 0o7777:04o}"
 
 
+def since() -> int:
+    """Seconds since this database was made: its number begins with that moment."""
+    return int(time.time()) - (int(psql("SELECT system_identifier FROM pg_control_system();")) >> 32)
+
+
+def drill() -> dict[str, Any]:
+    """The newest evidence, and the newest good one; `age` in seconds."""
+    evidence = [(path, json.loads(path.read_text())) for path in sorted((STATE / "drills").glob("*.json"))]
+    good = [(path, told) for path, told in evidence if told["rc"] == 0]
+    found: dict[str, Any] = {"rc": evidence[-1][1]["rc"] if evidence else None, "age": None, "since": since()}
+    if good:
+        path, told = good[-1]
+        found |= {name: told.get(name) for name in ("label", "rto_s", "rpo_s", "counts", "egress")}
+        found |= {"age": int(time.time()) - told["at"], "signed": signed(path)}
+    return found
+
+
+def signed(evidence: Path) -> bool:
+    """Whether this host signed exactly this."""
+    signers = os.memfd_create("signers")
+    os.write(signers, b"host " + HOST_KEY.read_bytes())
+    words = ["ssh-keygen", "-q", "-Y", "verify", "-f", f"/dev/fd/{signers}", "-I", "host", "-n", NAMESPACE, "-s"]
+    done = subprocess.run(
+        [*words, f"{evidence}.sig"], input=evidence.read_bytes(), capture_output=True, check=False, pass_fds=(signers,)
+    )
+    os.close(signers)
+    return done.returncode == 0
+
+
+def escrow() -> dict[str, Any]:
+    """What the last check of the envelope left: whether the passphrase in it is the one in use; `age` in seconds."""
+    record, found = STATE / "escrow.json", {"same": None, "age": None, "since": since()}
+    if record.exists():
+        told = json.loads(record.read_text())
+        conf = configparser.ConfigParser(interpolation=None)
+        conf.read_string(CONF.read_text())
+        mark = hmac.digest(conf["global"]["repo1-cipher-pass"].encode(), ESCROW.encode(), "sha256").hex()
+        found |= {"same": hmac.compare_digest(mark, told["fingerprint"]), "age": int(time.time()) - told["at"]}
+    return found
+
+
 if __name__ == "__main__":
-    tell({"repository": repository, "archiver": archiver, "timer": timer, "conf": conf})
+    parts = {"repository": repository, "archiver": archiver, "timer": timer, "conf": conf}
+    tell({**parts, "drill": drill, "escrow": escrow})

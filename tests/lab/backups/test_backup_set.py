@@ -81,6 +81,8 @@ def test_monitoring_reads_a_file_without_rights_and_without_secrets(instance: De
 def test_the_envelope_is_proved_and_a_wrong_one_is_refused(instance: Deployed, tmp_path: Path) -> None:
     done = instance.cli("escrow", "check", str(instance.directory / "identity.txt"))
     assert done.stdout.count("ok  ") == 4
+    told = json.loads(instance.cli("audit", "--json", "--control", "MFG-BAK-04", "--as-auditor").stdout)
+    assert "the same" in told["controls"][0]["checks"][0]["observed"]
     new_identity(tmp_path / "stranger.txt")
     done = instance.cli("escrow", "check", str(tmp_path / "stranger.txt"), check=False)
     assert done.returncode == 1
