@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance import Instance
-from mastodon_gov.instance.model import CertificateFiles
+from mastodon_gov.instance.node import CertificateFiles
 from mastodon_gov.secrets.age import decrypt
 
 

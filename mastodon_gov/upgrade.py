@@ -14,7 +14,7 @@ from mastodon_gov import upgrade_probe
 from mastodon_gov.deploying import Progress, run_checks, run_roles
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance import Instance
-from mastodon_gov.instance.model import ReleaseBundle
+from mastodon_gov.instance.node import ReleaseBundle
 from mastodon_gov.instance.release_line import FILE, put, write_release
 from mastodon_gov.release.bundle import migration_texts, migrations_of, read_release
 from mastodon_gov.release.pins import pins

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from urllib.parse import urlsplit
 
-from mastodon_gov.instance.model import Address, Instance, Network
+from mastodon_gov.instance.model import Instance
+from mastodon_gov.instance.types import Address, Network
 
 # Networks that are nobody's public address (IANA special-purpose registries). An application that fetches links
 # for strangers must not reach them, or every internal service is one post away.

@@ -8,33 +8,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, model_validator
 
 from mastodon_gov.instance.organisations import OfficialAccount, Organisation
-from mastodon_gov.instance.secret_model import (
-    AccessKey,
-    BackupSecrets,
-    MailSecrets,
-    MastodonSecrets,
-    RedisSecrets,
-    Secrets,
-    StorageSecrets,
-)
 from mastodon_gov.instance.server import Server
+from mastodon_gov.instance.storage import Backups, ObjectStorage
 from mastodon_gov.instance.sweep import Sweep
 from mastodon_gov.instance.types import (
     Address,
-    Allowed,
-    Bucket,
     Clock,
     Domain,
     Flag,
     Handle,
     Locale,
     MailAddress,
-    MountPoint,
     Network,
-    Origin,
     Part,
     ProxyUrl,
     RelativePath,
@@ -44,24 +32,6 @@ from mastodon_gov.instance.types import (
     Version,
     Word,
 )
-
-__all__ = [
-    "AccessKey",
-    "Address",
-    "BackupSecrets",
-    "Instance",
-    "MailSecrets",
-    "MastodonSecrets",
-    "Network",
-    "Node",
-    "OfficialAccount",
-    "Organisation",
-    "RedisSecrets",
-    "Secrets",
-    "StorageSecrets",
-]
-
-Days = Annotated[int, Field(ge=1, le=3650, strict=True)]
 
 
 class Domains(Part):
@@ -170,36 +140,6 @@ class Certificates(Part):
         return self
 
 
-class ObjectStorage(Part):
-    """Any S3 service. Days are counted by the S3 service; a lock in COMPLIANCE mode cannot be shortened."""
-
-    endpoint: Origin
-    """Address of the S3 service. A name with a private address must be listed in addresses.yaml."""
-    region: Annotated[str, Field(pattern=r"^[a-z0-9-]{2,40}$"), Allowed("a region as the S3 service spells it")] = (
-        "us-east-1"
-    )
-    """Region, as the S3 service spells it."""
-    media_bucket: Bucket
-    """Bucket for pictures and videos. Everybody may read an object whose address they know; nobody may list."""
-    backup_bucket: Bucket
-    """Bucket for backups. Closed to everybody else, and locked against deletion."""
-    media_noncurrent_days: Days = 30
-    """Days a deleted or replaced picture can still be brought back."""
-    backup_lock_days: Days = 14
-    """Days nobody can delete a backup, with any key. It can be made longer, never shorter."""
-    backup_gib: Annotated[int, Field(ge=1, strict=True)] | None = None
-    """GiB that the S3 service grants the bucket of the backups; `status` warns when they are used up to 80 %."""
-    # Names of the two users as the S3 service's policies spell them.
-    media_user: Annotated[
-        str, Field(pattern=r"^[^\s\"\\]+$"), Allowed("a user as the S3 service's policies spell it")
-    ] = "arn:aws:iam:::user/media"
-    """The S3 user that writes pictures, as policies spell it."""
-    backup_user: Annotated[
-        str, Field(pattern=r"^[^\s\"\\]+$"), Allowed("a user as the S3 service's policies spell it")
-    ] = "arn:aws:iam:::user/backups"
-    """The S3 user that writes backups, as policies spell it."""
-
-
 class Mail(Part):
     """The relay that takes our mail; STARTTLS with a verified certificate is always required."""
 
@@ -211,60 +151,6 @@ class Mail(Part):
     """The sender of all mail."""
     reply_to: MailAddress | None = None
     """Where answers go, if not to the sender."""
-
-
-Region = Annotated[
-    str, Field(pattern=r"^[a-z0-9-]{2,40}$"), Allowed("a region as the S3 service spells it")
-]  # fmt: skip
-
-
-class SecondRepository(Part):
-    """A second repository: exactly one of a file system of another machine, and another S3 service."""
-
-    directory: MountPoint | None = None
-    """Where the file system of another machine is mounted on the host."""
-    endpoint: Origin | None = None
-    """Address of another S3 service; its key is the secret `object_storage.second`."""
-    bucket: Bucket | None = None
-    """Its bucket, which must exist there, with versioning and a lock."""
-    region: Region = "us-east-1"
-    """Its region."""
-
-    @model_validator(mode="after")
-    def exactly_one(self) -> SecondRepository:
-        """Refuse none or both places, and a service without its bucket."""
-        given = [name for name in ("directory", "endpoint") if getattr(self, name) is not None]
-        if len(given) != 1 or (self.endpoint is None) != (self.bucket is None):
-            found = " and ".join([*given, *(["bucket"] if self.bucket else [])]) or "no place"
-            raise ValueError(f"{found}|a directory, or an endpoint with its bucket")
-        return self
-
-
-class Backups(Part):
-    """pgBackRest. Times are UTC; `archive_timeout` is in seconds and bounds what a lost host loses."""
-
-    stanza: Word = "social"
-    """pgBackRest's name for this database."""
-    full_on: Literal["daily", "mon", "tue", "wed", "thu", "fri", "sat", "sun"] = "daily"
-    """On which nights the backup is a full one. On the others it builds on the last full one."""
-    full_at: Clock = "02:30"
-    """When the nightly backup starts (UTC)."""
-    incr_every: Annotated[int, Field(ge=1, le=12, strict=True)] = 6
-    """Hours between the small backups of the day; a restore replays the changes since the last one."""
-    keep_full: Annotated[int, Field(ge=2, le=365, strict=True)] = 14
-    """How many full backups are kept, with all changes between them; together at least the days of
-    `object_storage.backup_lock_days`."""
-    second: SecondRepository | None = None
-    """A second repository. It gets all WAL and a full backup each night."""
-    drill_max_age_days: Annotated[int, Field(ge=1, le=90, strict=True)] = 7
-    """Days after which `status` asks for a drill: a backup that nobody restored is a hope."""
-    archive_timeout: Annotated[int, Field(ge=30, le=3600, strict=True)] = 60
-    """Seconds after which a change is sent away at the latest: what a lost host loses."""
-
-    @property
-    def full_days(self) -> int:
-        """Days between two full backups."""
-        return 1 if self.full_on == "daily" else 7
 
 
 class Database(Part):
@@ -350,40 +236,3 @@ class Instance(Part):
     def public_names(self) -> tuple[str, ...]:
         """Host names that the proxy serves and the certificate carries."""
         return (self.domain.web, self.domain.media)
-
-
-class ReleaseBundle(Part):
-    """The signed release that this instance shall run: a file on the control node, and what it says of itself.
-
-    `signature` and `signers` are the texts of the signature file and of the ministry's allowed_signers.
-    """
-
-    name: str
-    version: str
-    standin: bool
-    archive: str
-    signature: str
-    signers: str
-    packages: tuple[str, ...]
-
-
-class CertificateFiles(Part):
-    """What the instance directory holds for `certificates.files` and `certificates.internal_ca`; texts are PEM.
-
-    `chain` is "" until it is there; `request` is where the host's request for a certificate is put.
-    """
-
-    chain: str = ""
-    key: SecretStr = SecretStr("")
-    request: str = ""
-
-
-class Node(Part):
-    """What a role sees: one host of one instance. `groups` are the inventory's groups the host is in."""
-
-    name: str
-    groups: frozenset[str]
-    instance: Instance
-    secrets: Secrets
-    release: ReleaseBundle
-    certificate: CertificateFiles = CertificateFiles()

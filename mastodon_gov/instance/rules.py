@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from mastodon_gov.instance.model import Backups, ObjectStorage
 from mastodon_gov.instance.problems import Key, dotted, show
 from mastodon_gov.instance.sources import ADDRESSES, Sources
+from mastodon_gov.instance.storage import Backups, ObjectStorage
 
 # RFC 2606 and RFC 6761: names that belong to nobody.
 RESERVED = ("test", "example", "invalid", "localhost", "example.com", "example.net", "example.org")

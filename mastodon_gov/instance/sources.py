@@ -6,8 +6,8 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
-from mastodon_gov.instance.model import Address
 from mastodon_gov.instance.problems import Key, show
+from mastodon_gov.instance.types import Address
 from mastodon_gov.instance.yaml_file import Document, read
 
 INSTANCE, ORGANISATIONS, ADDRESSES = FILES = ["instance.yaml", "organisations.yaml", "addresses.yaml"]

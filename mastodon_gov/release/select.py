@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance import Instance
-from mastodon_gov.instance.model import ReleaseBundle
+from mastodon_gov.instance.node import ReleaseBundle
 from mastodon_gov.release.bundle import read_release
 
 RELEASES = Path(__file__).resolve().parents[2] / "releases"

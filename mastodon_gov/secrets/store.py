@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from mastodon_gov.errors import Refusal
-from mastodon_gov.instance.model import Secrets
 from mastodon_gov.instance.problems import Key
+from mastodon_gov.instance.secret_model import Secrets
 from mastodon_gov.instance.yaml_file import parse
 from mastodon_gov.secrets.age import decrypt, encrypt, put_private
 from mastodon_gov.secrets.values import KINDS, PLACEHOLDER, Values, fault, generate, pair_faults

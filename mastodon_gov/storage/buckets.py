@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance import Instance
-from mastodon_gov.instance.model import AccessKey
+from mastodon_gov.instance.secret_model import AccessKey
 from mastodon_gov.storage.client import code, connect, reached, sentences
 from mastodon_gov.storage.settings import Action, Found, Wanted, difference, wanted
 

@@ -21,7 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError, SSLError
 
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance import Instance
-from mastodon_gov.instance.model import AccessKey
+from mastodon_gov.instance.secret_model import AccessKey
 
 SYSTEM_STORE = "/etc/ssl/certs/ca-certificates.crt"
 # One try: a service that is away is a sentence after at most 5 s for each of its addresses (seconds).

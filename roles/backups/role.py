@@ -10,7 +10,7 @@ from pyinfra import host
 from pyinfra.api import FactBase, OperationError, QuoteString, StringCommand, operation
 
 from mastodon_gov.instance import Instance, Node
-from mastodon_gov.instance.model import SecondRepository
+from mastodon_gov.instance.storage import SecondRepository
 from roles.backups.files.backup_problems import vanished
 from roles.backups.timers import UNITS, unit_files, wanted
 from roles.lib import Commands, deploy

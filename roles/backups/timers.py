@@ -6,7 +6,7 @@ from typing import Any
 
 from mastodon_gov.instance import Node
 from mastodon_gov.instance.flows import reachable, reaches_public
-from mastodon_gov.instance.model import Backups
+from mastodon_gov.instance.storage import Backups
 from roles.lib.files import Absent, Entry, ManagedFile
 from roles.lib.render import managed
 from roles.lib.units import Unit

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mastodon_gov.instance import Node
 from mastodon_gov.instance.flows import PRIVATE, Flow, outgoing, split
-from mastodon_gov.instance.model import Network
+from mastodon_gov.instance.types import Network
 from roles.lib import deploy
 from roles.lib.confirmed import confirmed_file
 from roles.lib.files import Entry, ManagedFile, managed_files

@@ -12,7 +12,7 @@ from typing import Any
 from pyinfra import host, state
 from pyinfra.api import FactBase, FileUploadCommand, QuoteString, StringCommand, operation
 
-from mastodon_gov.instance.model import ReleaseBundle
+from mastodon_gov.instance.node import ReleaseBundle
 from roles.lib import Commands
 
 LIB = "/usr/local/lib/mastodon-gov"

@@ -13,7 +13,7 @@ from pyinfra.api.state import State
 
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance import Instance, Node
-from mastodon_gov.instance.model import AccessKey
+from mastodon_gov.instance.secret_model import AccessKey
 from mastodon_gov.storage.buckets import pending
 from mastodon_gov.storage.buckets import settle as settle_bucket
 from mastodon_gov.storage.settings import Action, Wanted

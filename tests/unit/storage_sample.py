@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from mastodon_gov.instance import Instance, Node, Secrets
-from mastodon_gov.instance.model import MastodonSecrets, ReleaseBundle
+from mastodon_gov.instance.node import ReleaseBundle
+from mastodon_gov.instance.secret_model import MastodonSecrets
 
 CIPHER, WRITER, RELAY_PASSWORD, OWNER_KEY = "cipher-0815", "writer-4711", 'pass "word', "owner-key-never-on-a-host"
 

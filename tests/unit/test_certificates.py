@@ -10,7 +10,7 @@ import pytest
 from mastodon_gov.certificate_files import certificate_files
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance import Node
-from mastodon_gov.instance.model import CertificateFiles
+from mastodon_gov.instance.node import CertificateFiles
 from mastodon_gov.lab.world.authority import Authority, authority, leaf
 from mastodon_gov.secrets.age import encrypt, new_identity
 from roles.certificates.authorities import LOCAL, Store, TrustStore, authorities, trusted_authorities

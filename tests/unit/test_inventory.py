@@ -12,7 +12,7 @@ import pytest
 
 from mastodon_gov import inventory, secrets
 from mastodon_gov.errors import Refusal
-from mastodon_gov.instance.model import ReleaseBundle
+from mastodon_gov.instance.node import ReleaseBundle
 from tests.unit.instance_sample import good_directory
 
 GIVEN = {name: f"given{number}" for number, name in enumerate(secrets.GIVEN)}

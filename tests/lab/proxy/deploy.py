@@ -8,7 +8,7 @@ from pathlib import Path
 from pyinfra import host
 
 from mastodon_gov.instance import Instance
-from mastodon_gov.instance.model import CertificateFiles
+from mastodon_gov.instance.node import CertificateFiles
 from roles.certificates.role import certificates, issue
 from roles.lib.files import Directory, managed_files
 from roles.nginx.role import nginx
