@@ -12,35 +12,61 @@ from secrets import token_hex
 from tests.lab.deployed import WEB, Deployed
 
 RATE = 20  # requests a second
-# Each request is a new connection that verifies the certificate; all are sent on time, whatever the answers do.
+# Each request is a new connection that verifies the certificate; all are sent on time, whatever the answers do. What to
+# ask comes on the first line of standard input, so that no argument list shows a token; its end ends the load.
 PROGRAM = """\
-import http.client, json, ssl, sys, threading, time
-host, path, rate = sys.argv[1], sys.argv[2], float(sys.argv[3])
+import http.client, json, ssl, sys, threading, time, urllib.parse
+asked = json.loads(sys.stdin.readline())
 trust = ssl.create_default_context(cafile="/root/lab-ca.pem")
 seen, stop = [], threading.Event()
-def one():
-    began = time.monotonic()
+def one(number):
+    began, text = time.monotonic(), f"{asked['mark']} {number}"
+    request = ["GET", asked["path"]]
+    if asked["token"]:
+        kind = {"Content-Type": "application/x-www-form-urlencoded", "Authorization": f"Bearer {asked['token']}"}
+        request = ["POST", asked["path"], urllib.parse.urlencode({"status": text}), kind]
     try:
-        line = http.client.HTTPSConnection(host, timeout=60, context=trust)
-        line.request("GET", path)
+        line = http.client.HTTPSConnection(asked["host"], timeout=60, context=trust)
+        line.request(*request)
         answer = line.getresponse()
         answer.read()
         what = answer.status
         line.close()
     except Exception as error:
         what = f"{type(error).__name__}: {error}"
-    seen.append((what, time.monotonic() - began))
+    seen.append((text, what, time.monotonic() - began))
 threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
 print("started", flush=True)
 due, sent = time.monotonic(), []
 while not stop.wait(max(0, due - time.monotonic())):
-    sent.append(threading.Thread(target=one))
+    sent.append(threading.Thread(target=one, args=(len(sent),)))
     sent[-1].start()
-    due += 1 / rate
+    due += 1 / asked["rate"]
 for thread in sent:
     thread.join()
 print(json.dumps(seen))
 """
+Seen = list[tuple[str, int | str, float]]  # text of the post, status or error, seconds
+
+
+@contextmanager
+def _asking(instance: Deployed, path: str, rate: float, mark: str = "", token: str = "") -> Iterator[Seen]:
+    """Ask while the block runs; what became of each request is in the list when it has ended."""
+    seen: Seen = []
+    machine = instance.machine("outside")
+    machine.exec(["sh", "-c", "cat > /root/lab-ca.pem"], stdin=(instance.directory / "lab-ca.pem").read_text())
+    command = [*machine.enter(), "python3", "-c", PROGRAM]
+    running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert running.stdin
+    assert running.stdout
+    running.stdin.write(json.dumps({"host": WEB, "path": path, "rate": rate, "mark": mark, "token": token}) + "\n")
+    running.stdin.flush()
+    assert running.stdout.readline() == "started\n"
+    try:
+        yield seen
+    finally:
+        told, _ = running.communicate(timeout=120)
+    seen.extend(json.loads(told))
 
 
 @dataclass
@@ -64,54 +90,14 @@ class Load:
 @contextmanager
 def load(instance: Deployed, path: str = "/auth/sign_in", rate: float = RATE) -> Iterator[Load]:
     """Ask for a dynamic page while the block runs. Every answer but 200 counts as failed."""
-    machine = instance.machine("outside")
-    machine.exec(["sh", "-c", "cat > /root/lab-ca.pem"], stdin=(instance.directory / "lab-ca.pem").read_text())
-    command = [*machine.enter(), "python3", "-c", PROGRAM, WEB, path, str(rate)]
     result = Load()
-    running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert running.stdout
-    assert running.stdout.readline() == "started\n"
-    try:
+    with _asking(instance, path, rate) as seen:
         yield result
-    finally:
-        told, _ = running.communicate(timeout=120)
-    for what, seconds in json.loads(told):
+    for _, what, seconds in seen:
         result.seconds.append(seconds)
         if what != 200:
             result.failed.append(str(what))
     print(f"\n{result}")
-
-
-# Posts at a steady rate; the token comes on the first line of standard input, so that no argument list shows it.
-POSTS = """\
-import http.client, json, ssl, sys, threading, time, urllib.parse
-host, rate, mark = sys.argv[1], float(sys.argv[2]), sys.argv[3]
-token = sys.stdin.readline().strip()
-trust = ssl.create_default_context(cafile="/root/lab-ca.pem")
-seen, stop = [], threading.Event()
-def one(number):
-    text = f"{mark} {number}"
-    try:
-        line = http.client.HTTPSConnection(host, timeout=60, context=trust)
-        line.request("POST", "/api/v1/statuses", urllib.parse.urlencode({"status": text}),
-                     {"Authorization": f"Bearer {token}", "Content-Type": "application/x-www-form-urlencoded"})
-        answer = line.getresponse()
-        answer.read()
-        seen.append((text, answer.status))
-        line.close()
-    except Exception as error:
-        seen.append((text, f"{type(error).__name__}: {error}"))
-threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
-print("started", flush=True)
-due, sent = time.monotonic(), []
-while not stop.wait(max(0, due - time.monotonic())):
-    sent.append(threading.Thread(target=one, args=(len(sent),)))
-    sent[-1].start()
-    due += 1 / rate
-for thread in sent:
-    thread.join()
-print(json.dumps(seen))
-"""
 
 
 @dataclass
@@ -131,18 +117,9 @@ class Posts:
 def posting(instance: Deployed, token: str, rate: float = 2) -> Iterator[Posts]:
     """Post while the block runs, then look in the database for every post that was acknowledged."""
     result, mark = Posts(), f"load {token_hex(4)}"
-    command = [*instance.machine("outside").enter(), "python3", "-c", POSTS, WEB, str(rate), mark]
-    running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert running.stdout
-    assert running.stdin
-    running.stdin.write(f"{token}\n")
-    running.stdin.flush()
-    assert running.stdout.readline() == "started\n"
-    try:
+    with _asking(instance, "/api/v1/statuses", rate, mark, token) as seen:
         yield result
-    finally:
-        told, _ = running.communicate(timeout=120)
-    for text, what in json.loads(told):
+    for text, what, _ in seen:
         (result.acknowledged if what == 200 else result.failed).append(text if what == 200 else f"{text}: {what}")
     there = instance.sql(f"SELECT text FROM statuses WHERE text LIKE '{mark} %'").splitlines()  # noqa: S608  our own mark
     result.lost += sorted(set(result.acknowledged) - set(there))
