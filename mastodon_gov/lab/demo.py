@@ -28,6 +28,7 @@ from mastodon_gov.lab.demo_release import Wanted, ensure_bundle, wish
 from mastodon_gov.lab.lab import Lab
 from mastodon_gov.lab.state import MachineSpec
 from mastodon_gov.lab.world.build import WORLD_PACKAGES, WorldFacts, build_world
+from mastodon_gov.release.recipe import STANDIN, read_recipe
 from mastodon_gov.release.select import selected
 from mastodon_gov.secrets.age import new_identity
 
@@ -53,13 +54,15 @@ def phase(say: Say, what: str) -> Iterator[None]:
     say(f"{time.monotonic() - began:6.1f} s  {what}")
 
 
-def machines(outside: tuple[str, ...] = ()) -> list[MachineSpec]:
-    """The demo's machines, each from a layer that holds its packages already.
+def machines(outside: tuple[str, ...] = (), recipe: Path | None = None) -> list[MachineSpec]:
+    """The demo's machines, each from a layer that holds its packages already, also those of what `recipe` builds
+    (None: the stand-in).
 
     The stranger gets the resolver of the world, as everybody has who is not on the host itself.
     """
     listed = subprocess.run([sys.executable, "-m", "roles.packages"], cwd=REPOSITORY, capture_output=True, check=True)
-    packages = tuple(listed.stdout.decode().split())
+    runtime = read_recipe(recipe or STANDIN, standin=recipe is None).packages("runtime")
+    packages = tuple(sorted({*listed.stdout.decode().split(), *runtime}))
     return [
         MachineSpec("social", layer_packages=packages, dns=("world",)),
         MachineSpec("world", layer_packages=WORLD_PACKAGES),
@@ -167,7 +170,7 @@ def demo(directory: Path, name: str, version: str | None, recipe: Path | None, s
     wanted = wish(directory, version, recipe, sources)
     click.echo(wanted.sentence())
     Thread(target=_bundle_meanwhile, args=(wanted,), daemon=True).start()
-    lab = Lab.up(name, missing(name, machines()), say=click.echo)
+    lab = Lab.up(name, missing(name, machines(recipe=recipe)), say=click.echo)
     made = bring_up(lab, directory, click.echo, wanted=wanted)
     instance = load(directory)
     release = selected(instance, directory)
