@@ -7,8 +7,9 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from mastodon_gov.audit.facts import Facts
+from mastodon_gov.audit.facts import Facts, Foreseen
 from mastodon_gov.instance import Instance
+from mastodon_gov.instance.server_document import items
 from tests.compliance.conftest import Evidence
 from tests.compliance.expect import holds, none, same
 
@@ -29,6 +30,7 @@ END_OF_LIFE = {
 }
 QUARTER = 90  # days
 NONE = ("--- none\n", "--- none", None)
+SEVERITY = {"silence": 0, "suspend": 1, "noop": 2}  # as Mastodon counts them
 
 
 @pytest.mark.control("MFG-APP-01")
@@ -93,6 +95,19 @@ def test_everybody_has_a_second_factor(facts: Facts, evidence: Evidence) -> None
     none(evidence, facts["database"]["no_factor"], "SELECT … FROM users, webauthn_credentials")
 
 
+@pytest.mark.control("MFG-APP-07")
+def test_accounts_are_declared(facts: Facts, evidence: Evidence, instance: Instance) -> None:
+    """Both ways. The owner needs no entry; a frozen account may still have one."""
+    if not instance.accounts:
+        raise Foreseen("organisations.yaml lists no accounts, so any account of a staff domain is right.")
+    listed = {account.handle.lower() for account in instance.accounts}
+    live = {each["name"].lower(): each["disabled"] for each in facts["declared"]["accounts"]}
+    more = [f"@{name}, not listed" for name, disabled in live.items()
+            if not disabled and name not in listed | {instance.owner.username.lower()}]  # fmt: skip
+    gone = [f"@{name}, listed only" for name in sorted(listed - live.keys())]
+    none(evidence, more + gone, "SELECT username FROM accounts, against organisations.yaml")
+
+
 @pytest.mark.control("MFG-APP-08")
 def test_no_account_is_idle(facts: Facts, evidence: Evidence) -> None:
     none(evidence, facts["database"]["idle"], "SELECT … FROM users")
@@ -116,6 +131,14 @@ def test_no_forbidden_switch(facts: Facts, evidence: Evidence) -> None:
     none(evidence, sorted(FORBIDDEN & set(facts["environment"]["keys"])), "/etc/mastodon/mastodon.env")
 
 
+@pytest.mark.control("MFG-APP-10")
+def test_blocks_are_declared(facts: Facts, evidence: Evidence, instance: Instance) -> None:
+    if instance.server is None or instance.server.domain_blocks is None:
+        raise Foreseen("instance.yaml declares no server.domain_blocks, so moderators decide alone.")
+    expected = {block.domain: SEVERITY[block.severity] for block in instance.server.domain_blocks}
+    same(evidence, dict(facts["declared"]["blocks"]), expected, "SELECT domain, severity FROM domain_blocks")
+
+
 @pytest.mark.control("MFG-APP-11")
 @pytest.mark.parametrize("setting", ["IP_RETENTION_PERIOD", "SESSION_RETENTION_PERIOD"])
 def test_addresses_are_forgotten(setting: str, facts: Facts, evidence: Evidence) -> None:
@@ -126,6 +149,17 @@ def test_addresses_are_forgotten(setting: str, facts: Facts, evidence: Evidence)
 @pytest.mark.control("MFG-APP-13")
 def test_no_migration_waits(facts: Facts, evidence: Evidence) -> None:
     none(evidence, facts["database"]["pending"], "schema_migrations, db/migrate of the release")
+
+
+@pytest.mark.control("MFG-APP-16")
+def test_texts_are_declared(facts: Facts, evidence: Evidence, instance: Instance) -> None:
+    """Title, texts, rules, terms and contact: deployed as the file says today, and not changed since."""
+    wanted = {name: value for name, value in items(instance).items() if not name.startswith(("role/", "domain_block/"))}
+    if not wanted:
+        raise Foreseen("instance.yaml has no server: its texts are not this product's.")
+    made = facts["declared"]["items"]
+    good = {name for name in wanted.keys() & made.keys() if made[name]["same"] and made[name]["wanted"] == wanted[name]}
+    none(evidence, sorted(wanted.keys() - good), "SELECT … FROM gov.server_item, against instance.yaml")
 
 
 @pytest.mark.control("MFG-SEC-01")

@@ -107,8 +107,10 @@ def test_what_does_not_belong_is_found_and_closed(instance: Deployed, broken: No
     assert "@intruder" in (tmp_path / "server.html").read_text()
     assert instance.root(f"stat -c '%U %a' {REPORT}").strip() == "root 640"
     assert "sweep by" in instance.root("journalctl -t mastodon-gov -n 5 -o cat")
-    # The timer's unit does the same inside its sandbox, and finds nothing left to do.
+    # The timer's unit does the same inside its sandbox, streams included.
+    instance.sql("UPDATE users SET disabled = false WHERE email = 'i@intruder.test'")
     instance.root("systemctl start mfg-sweep.service")
+    assert instance.sql(ALIVE).strip() == "f|f|t"
     assert ("foreign_address", "@intruder") in _told(json.loads(instance.root(f"cat {REPORT}")))
 
 

@@ -105,6 +105,11 @@ WAYS = {
     "the address changed later": Way("UPDATE users SET email = 'x@world.test' WHERE id = 77", REGISTER, before=MEMBER),
     "the address about to change": Way(
         "UPDATE users SET unconfirmed_email = 'x@world.test' WHERE id = 77", REGISTER, before=MEMBER),
+    "an address of another organisation": Way(
+        "UPDATE users SET unconfirmed_email = 'jane77@council.test' WHERE id = 77", "its organisation", before=MEMBER),
+    "an account without a person": Way(
+        NEW + "SET CONSTRAINTS ALL IMMEDIATE", "a person who was invited",
+        "ALTER TABLE accounts DISABLE TRIGGER gov_accounts_person;"),
     "a forwarded link, then the own address": Way(
         join("jane77@agency.test") + "UPDATE users SET unconfirmed_email = 'joe77@agency.test' WHERE id = 77",
         "keeps the address"),

@@ -41,8 +41,14 @@ def host() -> dict[str, object]:
         "kernel": platform.release(),
         "container": output("systemd-detect-virt", "--container", codes=(0, 1)).strip() not in ("", "none"),
         "release": release.resolve().name if release.exists() else "",
-        "booted": round(time.time() - float(Path("/proc/uptime").read_text().split()[0])),
+        "booted": round(time.time() - float(Path("/proc/uptime").read_text().split()[0]) + first_process()),
     }
+
+
+def first_process() -> float:
+    """Seconds from the kernel's start to that of process 1: in a container, what counts is its own start."""
+    fields = Path("/proc/1/stat").read_text().rpartition(")")[2].split()
+    return int(fields[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def sysctl() -> dict[str, str]:

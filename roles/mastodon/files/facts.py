@@ -45,20 +45,36 @@ SQL = """SELECT json_build_object(
   'no_factor_asked', (SELECT coalesce(json_agg(name), '[]') FROM user_roles r
      WHERE to_jsonb(r) ? 'require_2fa' AND NOT (to_jsonb(r) ->> 'require_2fa')::boolean),
   'no_factor', (SELECT coalesce(json_agg(a.username), '[]') FROM users u JOIN accounts a ON a.id = u.account_id
-     WHERE u.current_sign_in_at IS NOT NULL AND NOT u.otp_required_for_login AND NOT u.disabled
+     WHERE u.current_sign_in_at IS NOT NULL AND u.approved AND u.confirmed_at IS NOT NULL
+       AND NOT u.otp_required_for_login AND NOT u.disabled
        AND NOT EXISTS (SELECT FROM webauthn_credentials w WHERE w.user_id = u.id)),
   'idle', (SELECT coalesce(json_agg(a.username), '[]') FROM users u JOIN accounts a ON a.id = u.account_id
      WHERE NOT u.disabled AND coalesce(u.current_sign_in_at, u.created_at) < now() - interval '90 days'),
-  'idle_tokens', (SELECT count(*) FROM oauth_access_tokens t WHERE revoked_at IS NULL
+  -- Of people: any stranger may register an application and get a token of its own, which opens what is public anyway.
+  'idle_tokens', (SELECT count(*) FROM oauth_access_tokens t WHERE revoked_at IS NULL AND resource_owner_id IS NOT NULL
      AND coalesce((to_jsonb(t) ->> 'last_used_at')::timestamp, created_at) < now() - interval '90 days'),
   'migrations', (SELECT json_agg(version) FROM schema_migrations),
   'lock', (SELECT gov.status() -> 'failed'));"""
+# `same`: as the last deploy left it.
+DECLARED = """SELECT json_build_object(
+  'accounts', (SELECT coalesce(json_agg(json_build_object('name', a.username, 'disabled', u.disabled) ORDER BY 1), '[]')
+     FROM users u JOIN accounts a ON a.id = u.account_id WHERE a.domain IS NULL AND a.suspended_at IS NULL),
+  'blocks', (SELECT coalesce(json_object_agg(domain, severity), '{}') FROM domain_blocks),
+  'items', (SELECT coalesce(json_object_agg(item, json_build_object('wanted', i.wanted, 'same',
+     i.release IS NOT NULL AND i.state IS NOT DISTINCT FROM l.state)), '{}')
+     FROM gov.server_item i LEFT JOIN gov.server_live() l USING (item)));"""
 
 
 def database() -> dict[str, Any]:
     """What the tables say; addresses only by their domain."""
     told: dict[str, Any] = json.loads(psql(SQL, "mastodon_production"))
     told["pending"] = sorted(_migrations() - set(told.pop("migrations")))
+    return told
+
+
+def declared() -> dict[str, Any]:
+    """What organisations.yaml and `server:` of instance.yaml speak of, as it is."""
+    told: dict[str, Any] = json.loads(psql(DECLARED, "mastodon_production"))
     return told
 
 
@@ -212,5 +228,5 @@ def versions() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    looks = (database, environment, keys, shown, journal, strangers, answers, release, parts, versions)
+    looks = (database, declared, environment, keys, shown, journal, strangers, answers, release, parts, versions)
     tell({look.__name__: look for look in looks})

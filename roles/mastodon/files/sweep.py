@@ -45,8 +45,8 @@ def query(sql: str) -> str:
     return subprocess.run(PSQL, input=sql, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
-def act(found: list[Finding], config: dict[str, Any]) -> None:
-    """Disable and revoke what the instance says; each finding then tells what was done."""
+def act(found: list[Finding], config: dict[str, Any]) -> str | None:
+    """Disable and revoke what the instance says; each finding then tells what was done. Returns what went wrong."""
     disable: list[dict[str, Any]] = []
     links: list[int] = []
     revoke: list[int] = []
@@ -72,8 +72,8 @@ def act(found: list[Finding], config: dict[str, Any]) -> None:
         # Without it, connections that are open would live on.
         channels = [f"timeline:system:{account['account_id']}" for account in disable]
         channels += [f"timeline:access_token:{n}" for n in revoke]
-        if channels and (trouble := kill_streams(channels)):
-            sys.exit(f"sweep: the accounts are shut, but their open streams could not be ended: {trouble}.")
+        return kill_streams(channels) if channels else None
+    return None
 
 
 def array(numbers: Any) -> str:
@@ -108,7 +108,7 @@ def main(words: list[str]) -> int:
     if "--dry-run" in words:
         print(json.dumps(report(seen, config, found, time.monotonic() - began)))
         return 0
-    act(found, config)
+    trouble = act(found, config)
     text = json.dumps(report(seen, config, found, time.monotonic() - began))
     descriptor = os.open(REPORT + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
     with os.fdopen(descriptor, "w") as out:
@@ -122,7 +122,9 @@ def main(words: list[str]) -> int:
     for one in found:
         print(f"{one['act']}: {one['finding']} {one['subject']}: {one['found']}", file=sys.stderr)
     print(text)
-    return 0
+    if trouble:
+        print(f"sweep: what was shut is shut, but open streams could not be ended: {trouble}.", file=sys.stderr)
+    return 1 if trouble else 0
 
 
 if __name__ == "__main__":

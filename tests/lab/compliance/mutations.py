@@ -332,8 +332,13 @@ MASTODON: Commands = {
         )
     ),
     "test_no_token_is_idle": sql(
-        "INSERT INTO oauth_access_tokens (token, created_at) VALUES ('mutation', now() - interval '1 year')"
+        "INSERT INTO oauth_access_tokens (token, resource_owner_id, created_at) "
+        "SELECT 'mutation', min(id), now() - interval '1 year' FROM users"
     ),
+    "test_blocks_are_declared": sql(
+        "INSERT INTO domain_blocks (domain, created_at, updated_at) VALUES ('mutation.test', now(), now())"
+    ),
+    "test_texts_are_declared": sql("UPDATE settings SET value = E'--- mutation\\n' WHERE var = 'site_title'"),
     "test_the_environment_is_private": f"chmod 644 {ENV}",
     f"test_no_forbidden_switch {STALE}": f"echo SINGLE_USER_MODE=false >> {ENV}",
     f"test_addresses_are_forgotten[IP_RETENTION_PERIOD] {STALE}": f"sed -i s/^IP_RETENTION_PERIOD=/\\&9/ {ENV}",
@@ -357,6 +362,8 @@ MASTODON_HEAL = "\n".join(
         ),
         sql("DELETE FROM oauth_access_tokens WHERE token = 'mutation'; DELETE FROM invites WHERE code = 'mutation'"),
         sql("UPDATE users SET unconfirmed_email = NULL; DELETE FROM settings WHERE var = 'registrations_mode'"),
+        sql("DELETE FROM domain_blocks WHERE domain = 'mutation.test'"),
+        sql("UPDATE settings SET value = E'--- Demonstration Social\\n' WHERE var = 'site_title'"),
         FORGET,
         "systemctl stop mutation-stranger; rm -f /etc/systemd/system/mutation.conf",
         "cp -p /root/Gemfile.kept /opt/mastodon/current/Gemfile; rm -f /root/Gemfile.kept",

@@ -12,7 +12,10 @@ from roles.mastodon import lock
 from tests.lab.lock.tables import tables_sql
 
 OS_USER = {"mastodon_owner": "mastodon-owner", "mastodon": "mastodon", "postgres": "postgres"}
-REGISTER = {"it": {"state": "live", "domains": ["agency.test", "xn--bcher-kva.test"]}}
+REGISTER = {
+    "it": {"state": "live", "domains": ["agency.test", "xn--bcher-kva.test"]},
+    "council": {"state": "live", "domains": ["council.test"]},
+}
 NAMES = ("agency.test", "social.agency.test")
 
 # The same peer map as roles/postgresql: no line leads from the application's user to another role.

@@ -31,6 +31,11 @@ def seen(database: Database, sql: str, user: str = APP) -> str:
 # Statement as the application's role.
 APPLICATION = {
     "invited address": sign_up("jane@agency.test", LINK),
+    "account first, then its person": sign_up("jane@agency.test", LINK) + "SET CONSTRAINTS ALL IMMEDIATE",
+    "Mastodon's own actor": f"INSERT INTO accounts (id, username, created_at, updated_at) VALUES (-99, 'x', {NOW});"
+    "SET CONSTRAINTS ALL IMMEDIATE",
+    "account of another server": REMOTE + "UPDATE accounts SET domain = 'else.test' WHERE id = 90;"
+    "SET CONSTRAINTS ALL IMMEDIATE",
     "the same in capitals": sign_up("Jane@Agency.TEST", LINK),
     "change to another staff address": "UPDATE users SET unconfirmed_email = 'owner+2@agency.test';"
     "UPDATE users SET email = unconfirmed_email, unconfirmed_email = NULL",
@@ -83,6 +88,9 @@ MIGRATIONS = {
     "temporary table": "CREATE TEMP TABLE work (id bigint)",
     "trusted extension": "CREATE EXTENSION citext",
     "operator's account": sign_up("new@agency.test"),
+    "account before its person": "INSERT INTO accounts (id, username, created_at, updated_at) "
+    f"VALUES (91, 'x', {NOW}); SET CONSTRAINTS ALL IMMEDIATE",
+    "move to another organisation": "UPDATE users SET email = 'owner@council.test'",
     "operator's account for single sign-on": sign_up("new@agency.test", password=""),
     "official account deleted": f"INSERT INTO account_deletion_requests (account_id, created_at, updated_at) VALUES "
     f"(1, {NOW}); UPDATE accounts SET suspended_at = now(); DELETE FROM users",
@@ -136,6 +144,15 @@ def test_pending_address_of_the_operator_can_be_confirmed(database: Database) ->
     )
     brought = brought.replace(f"{LINK}, now()", f"{LINK}, 'joe@agency.test', now()")
     assert seen(database, f"{brought} SELECT unconfirmed_email IS NULL FROM users WHERE id = 77") == "t"
+
+
+def test_pending_move_to_another_organisation_can_be_confirmed(database: Database) -> None:
+    """Begun by the operator, ended by the link in the mail."""
+    begun = (
+        "UPDATE users SET unconfirmed_email = 'owner@council.test' WHERE id = 1; SET SESSION AUTHORIZATION mastodon;"
+    )
+    ended = "UPDATE users SET email = unconfirmed_email, unconfirmed_email = NULL WHERE id = 1;"
+    assert seen(database, f"{begun}{ended} SELECT email FROM users WHERE id = 1", "postgres") == "owner@council.test"
 
 
 def test_application_cannot_choose_the_role_of_a_new_account(database: Database) -> None:

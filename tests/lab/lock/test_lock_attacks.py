@@ -16,6 +16,7 @@ APP, OWNER = "mastodon", "mastodon_owner"
 LINK = "(SELECT max(id) FROM invites)"
 ROW = "created_at, updated_at) VALUES"
 NOW = "now(), now()"
+AT_THE_END = "SET CONSTRAINTS ALL IMMEDIATE"  # what a COMMIT would ask
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +114,20 @@ APPLICATION = {
         sign_up("jane@agency.test", LINK)
         + "UPDATE users SET confirmed_at = now(); UPDATE users SET email = 'joe@agency.test' WHERE id = 77",
         "keeps the address",
+    ),
+    "an address of another organisation": ("UPDATE users SET email = 'owner@council.test'", "its organisation"),
+    "a pending address of another organisation": (
+        "UPDATE users SET unconfirmed_email = 'owner@council.test'",
+        "its organisation",
+    ),
+    "account without a person": (
+        f"INSERT INTO accounts (id, username, {ROW} (78, 'x', {NOW}); {AT_THE_END}",
+        "a person who was invited",
+    ),
+    "account of another server made ours": (
+        f"INSERT INTO accounts (id, username, domain, {ROW} (78, 'x', 'world.test', {NOW});"
+        f"UPDATE accounts SET domain = NULL WHERE id = 78; {AT_THE_END}",
+        "a person who was invited",
     ),
     "number of a user changed": ("DELETE FROM invites; UPDATE users SET id = id + 1000", "keeps its number"),
     "user moved to another account": (

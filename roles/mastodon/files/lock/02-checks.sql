@@ -53,13 +53,16 @@ $$;
 
 CREATE OR REPLACE FUNCTION gov.expected_triggers() RETURNS TABLE (name text, target text, definition text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT n, t, format('CREATE TRIGGER %s %s ON public.%s FOR EACH %s EXECUTE FUNCTION gov.%s()', n, w, t, e, f)
+    SELECT n, t, format('CREATE %sTRIGGER %s %s ON public.%s %sFOR EACH %s EXECUTE FUNCTION gov.%s()',
+                        CASE WHEN f = 'accounts_person' THEN 'CONSTRAINT ' END, n, w, t,
+                        CASE WHEN f = 'accounts_person' THEN 'DEFERRABLE INITIALLY DEFERRED ' END, e, f)
       FROM (VALUES
         ('gov_users_arrival', 'users', 'BEFORE INSERT', 'ROW', 'users_arrival'),
         ('gov_users_locked', 'users', 'BEFORE UPDATE', 'ROW', 'users_locked'),
         ('gov_users_check', 'users', 'AFTER INSERT OR UPDATE', 'ROW', 'users_check'),
         ('gov_users_stay', 'users', 'BEFORE DELETE', 'ROW', 'users_stay'),
         ('gov_accounts_stay', 'accounts', 'AFTER UPDATE OF moved_to_account_id, suspended_at', 'ROW', 'accounts_stay'),
+        ('gov_accounts_person', 'accounts', 'AFTER INSERT OR UPDATE OF domain', 'ROW', 'accounts_person'),
         ('gov_deletions_check', 'account_deletion_requests', 'AFTER INSERT OR UPDATE', 'ROW', 'deletions_check'),
         ('gov_migrations_check', 'account_migrations', 'AFTER INSERT OR UPDATE', 'ROW', 'migrations_check'),
         ('gov_cleanup_check', 'account_statuses_cleanup_policies', 'AFTER INSERT OR UPDATE', 'ROW', 'cleanup_check'),
@@ -96,7 +99,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                    ('users', 'approved'), ('users', 'encrypted_password'), ('invites', 'max_uses'),
                    ('invites', 'expires_at'), ('user_roles', 'permissions'), ('settings', 'var'),
                    ('settings', 'value'), ('users', 'confirmed_at'), ('users', 'disabled'),
-                   ('accounts', 'moved_to_account_id'), ('accounts', 'suspended_at'),
+                   ('accounts', 'moved_to_account_id'), ('accounts', 'suspended_at'), ('accounts', 'domain'),
                    ('account_statuses_cleanup_policies', 'enabled')) AS v(t, c)
       JOIN gov.guarded() g ON g.name = v.t
      WHERE NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = g.oid AND attname = v.c AND NOT attisdropped)

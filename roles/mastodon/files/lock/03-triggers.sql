@@ -29,6 +29,12 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT coalesce(btrim(mode, E' \n') IN ('--- none', '--- ''none''', '--- "none"'), false)
 $$;
 
+-- The organisation that owns the domain of an address.
+CREATE OR REPLACE FUNCTION gov.organisation_of(address text) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT organisation FROM gov.staff_domain WHERE domain = split_part(lower(address COLLATE "C"), '@', 2)
+$$;
+
 CREATE OR REPLACE FUNCTION gov.users_arrival() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -45,6 +51,8 @@ END $$;
 
 CREATE OR REPLACE FUNCTION gov.users_check() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    chosen text[];
 BEGIN
     IF (TG_OP = 'INSERT' OR NEW.email IS DISTINCT FROM OLD.email) AND gov.is_staff(NEW.email) IS NOT TRUE THEN
         RAISE 'This address is not in the staff register: its domain "%" is not one of the registered staff '
@@ -59,6 +67,9 @@ BEGIN
         RETURN NULL;
     END IF;
     IF TG_OP = 'UPDATE' THEN
+        -- Addresses that were not there yet. A pending one that was there came from the operator, or passed here before.
+        chosen := ARRAY(SELECT a FROM unnest(ARRAY[NEW.email, NEW.unconfirmed_email]) a
+                         WHERE a <> '' AND a NOT IN (OLD.email, coalesce(OLD.unconfirmed_email, OLD.email)));
         -- A password once set is never emptied: without one, any password would lead to the second factor
         -- (reference/identity-and-records.md §0.1).
         IF NEW.invite_id IS NOT NULL AND NEW.invite_id IS DISTINCT FROM OLD.invite_id THEN
@@ -70,12 +81,14 @@ BEGIN
         ELSIF (NEW.id, NEW.account_id) IS DISTINCT FROM (OLD.id, OLD.account_id) THEN
             RAISE 'A user keeps its number and its account.' USING ERRCODE = 'check_violation';
         -- /auth/setup lets whoever signed up give another address before the first one was ever confirmed: a forwarded
-        -- link would do for a colleague. A pending address that was there already came from the operator.
-        ELSIF NOT (OLD.approved AND OLD.confirmed_at IS NOT NULL)
-              AND (NEW.email NOT IN (OLD.email, coalesce(OLD.unconfirmed_email, OLD.email))
-                   OR NEW.unconfirmed_email <> '' AND NEW.unconfirmed_email IS DISTINCT FROM OLD.unconfirmed_email) THEN
+        -- link would do for a colleague.
+        ELSIF chosen <> '{}' AND NOT (OLD.approved AND OLD.confirmed_at IS NOT NULL) THEN
             RAISE 'Until it is confirmed and approved, an account keeps the address of its invitation.'
                 USING ERRCODE = 'check_violation';
+        ELSIF EXISTS (SELECT FROM unnest(chosen) a
+                       WHERE gov.organisation_of(a) IS DISTINCT FROM gov.organisation_of(OLD.email)) THEN
+            RAISE 'An account keeps to the addresses of its organisation. Ask the operator of this server for another '
+                  'one.' USING ERRCODE = 'check_violation';
         END IF;
         RETURN NULL;
     END IF;

@@ -75,3 +75,16 @@ BEGIN
     END IF;
     RETURN NULL;
 END $$;
+
+-- Asked when the transaction ends: Mastodon writes an account first and its person after it. Without one, nobody was
+-- invited. Mastodon's own actor (-99) has none.
+CREATE OR REPLACE FUNCTION gov.accounts_person() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NEW.domain IS NULL AND NEW.id <> -99 AND NOT gov.is_operator()
+       AND EXISTS (SELECT FROM public.accounts WHERE id = NEW.id AND domain IS NULL)
+       AND NOT EXISTS (SELECT FROM public.users WHERE account_id = NEW.id) THEN
+        RAISE 'An account of this server belongs to a person who was invited.' USING ERRCODE = 'check_violation';
+    END IF;
+    RETURN NULL;
+END $$;

@@ -44,7 +44,13 @@ DECLARE
     e record;
 BEGIN
     FOR e IN SELECT t.* FROM gov.expected_triggers() t JOIN gov.guarded() g ON g.name = t.target LOOP
-        EXECUTE replace(e.definition, 'CREATE TRIGGER', 'CREATE OR REPLACE TRIGGER');
+        IF e.definition NOT LIKE 'CREATE CONSTRAINT%' THEN
+            EXECUTE replace(e.definition, 'CREATE TRIGGER', 'CREATE OR REPLACE TRIGGER');
+        ELSIF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = format('public.%I', e.target)::regclass
+                             AND tgname = e.name AND pg_get_triggerdef(oid) = e.definition) THEN
+            EXECUTE format('DROP TRIGGER IF EXISTS %I ON public.%I', e.name, e.target);  -- these know no OR REPLACE
+            EXECUTE e.definition;
+        END IF;
         EXECUTE format('ALTER TABLE public.%I ENABLE ALWAYS TRIGGER %I', e.target, e.name);
     END LOOP;
     IF NOT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'gov_lock' AND evtevent = 'ddl_command_end'
