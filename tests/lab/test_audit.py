@@ -137,6 +137,16 @@ def test_a_broken_setting_is_red_excepted_and_told_once(instance: Deployed, tmp_
     assert "MFG-SSH-02: failed → passed" in told
 
 
+def test_a_listed_account_that_is_not_there(instance: Deployed) -> None:
+    """Compared only where organisations.yaml lists accounts."""
+    only = ("--control", "MFG-APP-07")
+    assert states(audit(instance, *only)) == {"MFG-APP-07": "not run"}
+    entry = "accounts:\n  - handle: nobody_here\n    kind: office\n    organisation: agency\n    owner: a@agency.test\n"
+    with edited(instance, "organisations:\n", f"{entry}organisations:\n", file="organisations.yaml"):
+        found = audit(instance, *only, code=1)
+    assert "@nobody_here, listed only" in next(each["reason"] for each in found["controls"] if each["checks"])
+
+
 def test_what_cannot_be_looked_at_is_not_run(instance: Deployed) -> None:
     """Junk, a program that raises, one that is missing, one that sudo refuses; and a locale that is not ours."""
     instance.root(

@@ -263,6 +263,15 @@ def _account(instance: Deployed, name: str) -> str:
     return instance.sql(f"{asked} WHERE username = '{name}'").strip()
 
 
+@pytest.mark.parametrize(
+    ("verb", "user"),
+    [
+        ("open", "mastodon-owner"),
+        ("approved", "mastodon"),
+        pytest.param("open", "mastodon", marks=LONG),
+        pytest.param("approved", "mastodon-owner", marks=LONG),
+    ],
+)
 def test_tootctl_cannot_open_registration(instance: Deployed, user: str, verb: str) -> None:
     """It fails, says why, and the mode stays."""
     code, said = tootctl(instance, "settings", "registrations", verb, user=user)
