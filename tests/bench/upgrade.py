@@ -5,11 +5,11 @@ Seconds of a busy machine do not count; the ratio of one run, and what failed or
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
 import time
+from datetime import datetime
 from pathlib import Path
 
 from mastodon_gov.errors import Refusal
@@ -17,7 +17,7 @@ from mastodon_gov.lab.demo import machines
 from mastodon_gov.lab.lab import Lab
 from tests.lab.deployed import Deployed
 from tests.lab.load import load, posting
-from tests.lab.older import deploy_older_in
+from tests.lab.older import deploy_older_in, journal
 from tests.lab.people import signed_in_owner
 
 RATE = 50  # pages a second
@@ -30,10 +30,15 @@ def measure(older: Deployed) -> bool:
         token = person.token(person.application("read write"))
         with load(older, rate=RATE) as quiet, posting(older, token):
             time.sleep(20)  # the measure itself
+        since = len(journal(older))
         with load(older, rate=RATE) as seen, posting(older, token) as posts:
-            done = json.loads(older.cli("upgrade", "--json", timeout=1800).stdout)["journal"]
-    for name, step in done["steps"].items():
-        print(f"{name:<34} {step['seconds']:8.1f} s")
+            older.cli("upgrade", timeout=1800)
+    begun = seen.sent[0]
+    for line in journal(older)[since:]:
+        at = datetime.fromisoformat(line["at"]).timestamp()
+        what = line["step"] if line["event"] == "end" else f"  until {line.get('step', 'its end')}"
+        print(f"{what:<34} {at - begun:8.1f} s, p99 {seen.percentile(0.99, begun, at) * 1000:6.0f} ms")
+        begun = at
     ratio = seen.percentile(0.99) / quiet.percentile(0.99)
     print(f"{len(seen.failed)} of {len(seen.seconds)} pages failed, {posts}, p99 {ratio:.1f} times that of before")
     return not (seen.failed or posts.failed or posts.lost) and ratio <= ALLOWED

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import inf
 from secrets import token_hex
 
 from tests.lab.deployed import WEB, Deployed
@@ -20,7 +21,7 @@ asked = json.loads(sys.stdin.readline())
 trust = ssl.create_default_context(cafile="/root/lab-ca.pem")
 seen, stop = [], threading.Event()
 def one(number):
-    began, text = time.monotonic(), f"{asked['mark']} {number}"
+    began, at, text = time.monotonic(), time.time(), f"{asked['mark']} {number}"
     request = ["GET", asked["path"]]
     if asked["token"]:
         kind = {"Content-Type": "application/x-www-form-urlencoded", "Authorization": f"Bearer {asked['token']}"}
@@ -34,7 +35,7 @@ def one(number):
         line.close()
     except Exception as error:
         what = f"{type(error).__name__}: {error}"
-    seen.append((text, what, time.monotonic() - began))
+    seen.append((text, what, time.monotonic() - began, at))
 threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
 print("started", flush=True)
 due, sent = time.monotonic(), []
@@ -46,7 +47,7 @@ for thread in sent:
     thread.join()
 print(json.dumps(seen))
 """
-Seen = list[tuple[str, int | str, float]]  # text of the post, status or error, seconds
+Seen = list[tuple[str, int | str, float, float]]  # text of the post, status or error, seconds, when it was sent
 
 
 @contextmanager
@@ -75,11 +76,12 @@ class Load:
 
     seconds: list[float] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    sent: list[float] = field(default_factory=list)  # seconds since 1970
 
-    def percentile(self, part: float) -> float:
-        """Seconds that this part of the requests took at most."""
-        ordered = sorted(self.seconds)
-        return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
+    def percentile(self, part: float, since: float = 0, until: float = inf) -> float:
+        """Seconds that this part of the requests (sent in this time) took at most; 0 where there were none."""
+        ordered = sorted(s for s, at in zip(self.seconds, self.sent, strict=True) if since <= at < until)
+        return ordered[min(len(ordered) - 1, int(part * len(ordered)))] if ordered else 0.0
 
     def __str__(self) -> str:
         """One line for the report."""
@@ -93,8 +95,9 @@ def load(instance: Deployed, path: str = "/auth/sign_in", rate: float = RATE) ->
     result = Load()
     with _asking(instance, path, rate) as seen:
         yield result
-    for _, what, seconds in seen:
+    for _, what, seconds, at in seen:
         result.seconds.append(seconds)
+        result.sent.append(at)
         if what != 200:
             result.failed.append(str(what))
     print(f"\n{result}")
@@ -119,7 +122,7 @@ def posting(instance: Deployed, token: str, rate: float = 2) -> Iterator[Posts]:
     result, mark = Posts(), f"load {token_hex(4)}"
     with _asking(instance, "/api/v1/statuses", rate, mark, token) as seen:
         yield result
-    for text, what, _ in seen:
+    for text, what, *_ in seen:
         (result.acknowledged if what == 200 else result.failed).append(text if what == 200 else f"{text}: {what}")
     there = instance.sql(f"SELECT text FROM statuses WHERE text LIKE '{mark} %'").splitlines()  # noqa: S608  our own mark
     result.lost += sorted(set(result.acknowledged) - set(there))

@@ -106,6 +106,13 @@ def slots(instance: Deployed, version: str) -> None:
     assert told["current"].startswith(version), told
 
 
+def at_rest(instance: Deployed) -> bool:
+    """Whether the older release runs and its way there has come to its end: a deploy would do nothing."""
+    told = json.loads(instance.root(f"{LIB}/slots.py status $(basename $(readlink /opt/mastodon/current))"))
+    last = (journal(instance) or [{"event": "closed"}])[-1]["event"]
+    return bool(told["settled"]) and told["current"].startswith(OLD) and last == "closed"
+
+
 def back_to_older(instance: Deployed) -> None:
     """The older release serves, and the database is as if the newer one had never been there."""
     instance.root("rm -f /var/lib/mastodon-gov/upgrade-held")
@@ -114,7 +121,8 @@ def back_to_older(instance: Deployed) -> None:
         # Only additive ones are left then, or none: the older release may run meanwhile.
         instance.sql("DELETE FROM schema_migrations WHERE version = '20260520093012'")
     write_release(instance.directory, OLD)
-    instance.deploy()
+    if not at_rest(instance):
+        instance.deploy()
     if newer != "0":
         instance.sql(UNDO)
         instance.root(f"{LIB}/mastodon-run mastodon-owner /opt/mastodon/current bundle exec bin/tootctl cache clear")

@@ -146,6 +146,8 @@ def test_versions_that_are_no_way(upgraded: Deployed) -> None:
 def test_an_upgrade_killed_in_each_step(older: Deployed, step: str, then: str, tmp_path: Path) -> None:
     """The control node loses power, what runs on the host is killed too. `upgrade` finishes, `rollback` goes back."""
     back_to_older(older)
+    if step == "install":
+        older.root(f"rm -rf /opt/mastodon/releases/{NEW}-*")
     since = len(journal(older))
     with load(older) as seen:
         process = start(older, tmp_path / "log", "upgrade")
@@ -195,6 +197,44 @@ def test_a_migration_that_fails(older: Deployed) -> None:
     _refused(older, "20260611150940 AddThumbnailSchemaVersionToMediaAttachments", "already exists")
     older.sql("ALTER TABLE media_attachments DROP COLUMN thumbnail_storage_schema_version")
     _then_it_goes(older)
+
+
+# The shape of upstream's 20260303144409: no transaction, and an index whose building waits for every older one.
+HALVES = """\
+class AddLenderToMediaAttachments < ActiveRecord::Migration[7.2]
+  disable_ddl_transaction!
+
+  def change
+    add_reference :media_attachments, :lender, index: false, foreign_key: { to_table: :accounts, on_delete: :nullify }
+    add_index :media_attachments, [:lender_id, :id], algorithm: :concurrently, where: "lender_id IS NOT NULL"
+  end
+end
+"""
+MADE = """SELECT count(*) || ' ' || bool_and(indisvalid) FROM pg_index WHERE indrelid = 'media_attachments'::regclass
+    AND pg_get_indexdef(indexrelid) LIKE '%lender_id%';
+  SELECT count(*) FROM pg_constraint WHERE conrelid = 'media_attachments'::regclass AND contype = 'f'
+    AND pg_get_constraintdef(oid) LIKE '%(lender_id)%';"""
+
+
+@pytest.mark.long
+def test_a_migration_without_a_transaction_goes_on_where_it_stopped(older: Deployed) -> None:
+    """Somebody reads for long, so that its index gets no lock; what it had made by then is not in its way later."""
+    older.cli("upgrade")  # so that the release lies on the host, whose migrations count
+    back_to_older(older)
+    file = f"$(echo /opt/mastodon/releases/{NEW}-*)/db/migrate/20260303144409_add_lender_to_media_attachments.rb"
+    older.root(f"cat > {file}", stdin=HALVES)
+    reader = "systemd-run -q --unit=reader runuser -u postgres -- psql -qX -d mastodon_production"
+    try:
+        older.root(f"{reader} -c 'BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT pg_sleep(3600)'")
+        try:
+            _refused(older, "got no lock in 6 tries", "psql, user postgres")
+        finally:
+            older.root("systemctl stop reader")
+        _then_it_goes(older)
+        assert older.sql(MADE).split() == ["1", "true", "1"]
+    finally:
+        older.root(f"rm -f {file}")
+        older.sql("ALTER TABLE media_attachments DROP COLUMN IF EXISTS lender_id")
 
 
 @pytest.mark.long
