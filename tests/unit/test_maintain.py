@@ -78,3 +78,23 @@ def test_steps_are_written_down_with_how_they_ended(tmp_path: Path, monkeypatch:
         ("packages", "end", 1),
     ]
     assert lines[-1]["said"] == "a held package"
+
+
+def test_a_job_that_runs_with_old_files_is_left_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a new libc everything maps an old one: the run itself and the nightly backup too."""
+    told = {
+        "mfg-maintain-1.service": "Type=simple\nTransient=yes\n",
+        "mfg-backup.service": "Type=oneshot\nTransient=no\n",
+        "redis-server.service": "Type=notify\nTransient=no\n",
+    }
+    restarted: list[str] = []
+
+    def output(*words: str) -> str:
+        if words[1] == "restart":
+            restarted.append(words[2])
+        return told[words[-1]] if words[1] == "show" else ""
+
+    monkeypatch.setattr(maintain, "output", output)
+    monkeypatch.setattr(maintain, "outdated", lambda: sorted(told))
+    maintain.restart()
+    assert restarted == ["redis-server.service"]

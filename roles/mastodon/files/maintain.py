@@ -38,7 +38,7 @@ DENY = "#!/bin/sh\n# mastodon-gov maintain: what must restart is restarted after
 APT = ["apt-get", "-y", "-q", "-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"]
 ENV = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
 # A restart of these ends sessions or the machine's own bookkeeping: they wait for the next boot.
-AT_BOOT = re.compile(r"^(dbus|systemd-logind|systemd-machined|user@|session-|getty|console-getty|init\.scope|machine)")
+AT_BOOT = re.compile(r"^(dbus|systemd-logind|systemd-machined|user@|session-|([a-z]+-)?getty|init\.scope|machine)")
 # Databases first, then those who use them; whatever is not named comes between.
 ORDER = {"postgresql@17-main.service": 0, "redis-server.service": 1, "nginx.service": 8, "ssh.service": 9}
 
@@ -142,9 +142,16 @@ def renew_nginx() -> None:
     os.kill(int(old), 3)  # SIGQUIT
 
 
+def lasting(unit: str) -> bool:
+    """Whether it runs until somebody stops it. A job (a backup, this very run, after a new libc) ends by itself, and a
+    restart would end its work."""
+    told = output("systemctl", "show", "-p", "Type,Transient", unit)
+    return "Type=oneshot" not in told and "Transient=yes" not in told
+
+
 def restart() -> None:
     """Whoever runs with old files, in their order. Mastodon's own processes follow by a swap of slots."""
-    units = [unit for unit in outdated() if not AT_BOOT.match(unit)]
+    units = [unit for unit in outdated() if not AT_BOOT.match(unit) and lasting(unit)]
     output("systemctl", "daemon-reexec")
     for unit in sorted(units, key=lambda name: ORDER.get(name, 5)):
         if unit == "nginx.service":
