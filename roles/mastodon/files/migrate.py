@@ -49,11 +49,12 @@ def migrate(release: str, half: str) -> subprocess.CompletedProcess[str]:
 def failed(release: str, output: str) -> str:
     """Which migration, and its own words: of a traceback only the error."""
     begun = re.findall(r"^==\s+(\d+ \w+): migrating", output, re.MULTILINE)
-    words = [line for line in output.splitlines() if re.search(r"error|PG::|denied|refuse", line, re.IGNORECASE)]
+    lines = [line for line in output.splitlines() if not re.search(r":\d+:in [`'][^']*'$", line)]  # no backtrace
+    words = [line for line in lines if re.search(r"error|PG::|denied|refuse", line, re.IGNORECASE)]
     which = f"migration {begun[-1]}" if begun else "the migrations"
     return (
         f"{which} of {release} failed; what runs was not touched. Its words:\n"
-        + "\n".join((words or output.splitlines())[:8])
+        + "\n".join((words or lines)[:8])
         + "\nMend the cause and run the same command again, or go back with `mastodon-gov rollback`."
     )
 
