@@ -22,13 +22,13 @@ from tests.lab.deployed import LIB, Deployed, copy_instance
 
 OLD, NEW = "4.5.15", "4.6.5"
 JOURNAL = "/var/lib/mastodon-gov/journal/upgrades.jsonl"
-# What the newer stand-in's migrations did, undone; as postgres, whom the lock lets through.
+# What the newer stand-in's migrations did, all of them or some, undone; as postgres, whom the lock lets through.
 UNDO = """
-ALTER TABLE accounts DROP COLUMN feature_approval_policy, DROP COLUMN avatar_description,
-  DROP COLUMN header_description, DROP COLUMN show_media, DROP COLUMN show_media_replies, DROP COLUMN show_featured,
-  DROP COLUMN collections_url;
-ALTER TABLE user_roles DROP COLUMN require_2fa, DROP COLUMN collection_limit;
-ALTER TABLE media_attachments DROP COLUMN thumbnail_storage_schema_version;
+ALTER TABLE accounts DROP COLUMN IF EXISTS feature_approval_policy, DROP COLUMN IF EXISTS avatar_description,
+  DROP COLUMN IF EXISTS header_description, DROP COLUMN IF EXISTS show_media,
+  DROP COLUMN IF EXISTS show_media_replies, DROP COLUMN IF EXISTS show_featured, DROP COLUMN IF EXISTS collections_url;
+ALTER TABLE user_roles DROP COLUMN IF EXISTS require_2fa, DROP COLUMN IF EXISTS collection_limit;
+ALTER TABLE media_attachments DROP COLUMN IF EXISTS thumbnail_storage_schema_version;
 CREATE INDEX IF NOT EXISTS index_session_activations_on_user_agent ON session_activations (user_agent);
 ALTER INDEX index_session_activations_on_user_agent OWNER TO mastodon_owner;
 DELETE FROM schema_migrations WHERE version > '20251023210145' AND version <> '20251002140103';

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.lab.conftest import MakeLab
-from tests.lab.deployed import Deployed, files_of
+from tests.lab.deployed import Deployed, files_of, wait_for
 from tests.lab.load import load, posting
 from tests.lab.older import (
     NEW,
@@ -199,6 +200,19 @@ def test_a_migration_that_fails(older: Deployed) -> None:
     _then_it_goes(older)
 
 
+@contextmanager
+def _transaction(older: Deployed, begin: str) -> Iterator[None]:
+    """Somebody's transaction that stays open. The server sleeps on when its client has gone, so it is ended by name."""
+    asked = "SELECT pid FROM pg_stat_activity WHERE application_name = 'sleeper' AND wait_event = 'PgSleep'"
+    run = "systemd-run -q --collect -E PGAPPNAME=sleeper runuser -u postgres -- psql -qX -d mastodon_production"
+    older.root(f"{run} -c '{begin}; SELECT pg_sleep(3600)'")
+    try:
+        wait_for(lambda: older.sql(asked).strip(), 60, "the transaction begins")
+        yield
+    finally:
+        older.sql(asked.replace("SELECT pid", "SELECT pg_terminate_backend(pid)"))
+
+
 # The shape of upstream's 20260303144409: no transaction, and an index whose building waits for every older one.
 HALVES = """\
 class AddLenderToMediaAttachments < ActiveRecord::Migration[7.2]
@@ -223,13 +237,9 @@ def test_a_migration_without_a_transaction_goes_on_where_it_stopped(older: Deplo
     back_to_older(older)
     file = f"$(echo /opt/mastodon/releases/{NEW}-*)/db/migrate/20260303144409_add_lender_to_media_attachments.rb"
     older.root(f"cat > {file}", stdin=HALVES)
-    reader = "systemd-run -q --unit=reader runuser -u postgres -- psql -qX -d mastodon_production"
     try:
-        older.root(f"{reader} -c 'BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT pg_sleep(3600)'")
-        try:
-            _refused(older, "got no lock in 6 tries", "psql, user postgres")
-        finally:
-            older.root("systemctl stop reader")
+        with _transaction(older, "BEGIN ISOLATION LEVEL REPEATABLE READ"):
+            _refused(older, "got no lock in 6 tries", "sleeper, user postgres")
         _then_it_goes(older)
         assert older.sql(MADE).split() == ["1", "true", "1"]
     finally:
@@ -241,12 +251,8 @@ def test_a_migration_without_a_transaction_goes_on_where_it_stopped(older: Deplo
 def test_a_migration_that_waits_for_a_lock(older: Deployed) -> None:
     """Somebody holds a table that the migrations change; readers do not wait behind it for more than the timeout."""
     back_to_older(older)
-    holder = "systemd-run -q --unit=holder runuser -u postgres -- psql -qX -d mastodon_production"
-    older.root(f"{holder} -c 'BEGIN; LOCK TABLE user_roles IN ACCESS SHARE MODE; SELECT pg_sleep(3600)'")
-    try:
-        _refused(older, "got no lock in 6 tries", "psql, user postgres")
-    finally:
-        older.root("systemctl stop holder")
+    with _transaction(older, "BEGIN; LOCK TABLE user_roles IN ACCESS SHARE MODE"):
+        _refused(older, "got no lock in 6 tries", "sleeper, user postgres")
     _then_it_goes(older)
 
 
