@@ -80,7 +80,7 @@ def show_copy(told: dict[str, Any]) -> None:
 @click.command()
 @click.option("--list", "listing", is_flag=True, help="Show backups, restore points and the window. Changes nothing.")
 @click.option("--to", "to", help="A time with zone, the name of a restore point, or latest: restore it beside, verify.")
-@click.option("--as-of", help="Use the backups as they lay in the bucket at this time: after somebody destroyed them.")
+@click.option("--as-of", help="The backups as they lay in the bucket at this time: after somebody destroyed them.")
 @click.option("--beside-only", is_flag=True, help="Leave the copy open for reading, and print how to open it.")
 @click.option("--switch", is_flag=True, help="Put the verified copy in the place of the database.")
 @click.option("--open", "opening", is_flag=True, help="Let visitors, mail and federation through again.")
@@ -152,7 +152,7 @@ def restore(  # noqa: PLR0913, PLR0917  each is an option of the command line
         _end(told, "look", as_json)
     elif switch or _wanted(as_json):
         journal(host, "switch")
-        told = json.loads(host.follow([PROGRAM, "switch"]))
+        told = json.loads(host.follow([PROGRAM, "switch", *then]))
         _end(told, "switch", as_json)
     else:
         _end(told, "beside", as_json)

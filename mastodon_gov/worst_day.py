@@ -44,9 +44,10 @@ def phases(directory: Path, host: Host, asked: list[str]) -> dict[str, float]:
         phase("secrets and release", lambda: _fits(directory, asked))
         phase("host", lambda: _deploy(directory, PLACE))
         phase("database, from the bucket", lambda: host.follow([PROGRAM, "beside", *asked]))
-    if "start-database" not in done:
+    if "check" not in done:
         phase("database in place", lambda: host.follow([PROGRAM, "switch"]))
     phase("everything else", lambda: _deploy(directory, ROOT / "deploy.py"))
+    click.echo(f"{sum(took.values()):7.1f} s  === it serves; feeds and the first backup follow", err=True)
     phase("feeds and first backup", lambda: host.follow([PROGRAM, "switch"]))
     return took
 

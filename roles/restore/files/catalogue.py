@@ -95,15 +95,26 @@ def first_line(text: str) -> str:
     return lines[0].rstrip(":.")[:300] + (f" ({code[1]})" if code else "")
 
 
-def repository(target: Target, user: str = "postgres") -> dict[str, Any]:
-    """Backups, and the databases they are of. Refused, with a sentence, for a repository that is not good."""
+def _info(target: Target, user: str) -> dict[str, Any]:
+    """What `info` says of the repository; `status` is that of the repository alone."""
     try:
         found: dict[str, Any] = json.loads(ask(target, "--output=json", "info", user=user), strict=False)[0]
     except (ValueError, IndexError):
         raise Refused("pgBackRest's answer cannot be read; see `pgbackrest info` on the host.") from None
-    status = found["repo"][0]["status"] if found.get("repo") else found["status"]
-    if status["code"]:
-        message = first_line(status["message"])
+    return found | {"status": found["repo"][0]["status"] if found.get("repo") else found["status"]}
+
+
+def status(target: Target, user: str = "postgres") -> tuple[int, str]:
+    """Code and message of the repository. Refused when it does not answer."""
+    told = _info(target, user)["status"]
+    return told["code"], told["message"]
+
+
+def repository(target: Target, user: str = "postgres") -> dict[str, Any]:
+    """Backups, and the databases they are of. Refused, with a sentence, for a repository that is not good."""
+    found = _info(target, user)
+    if found["status"]["code"]:
+        message = first_line(found["status"]["message"])
         if "FormatError" in message or "CryptoError" in message:
             raise Refused(
                 "The backups cannot be read with backups.cipher_pass of the secrets: they were made with another "

@@ -4,7 +4,7 @@
     restore.py list [--as-of TIME]                    what can be restored (JSON)
     restore.py beside KIND [VALUE] [--as-of TIME]     KIND is time, name or latest; restores and verifies
     restore.py look                                   start the verified copy, for reading only
-    restore.py switch                                 put the verified copy in the place of the database
+    restore.py switch [--as-of TIME]                  put the verified copy in the place of the database
     restore.py open                                   let visitors, mail and federation through again
     restore.py sign-off | drop                        remove the old database | the copy
     restore.py state                                  what was done so far (JSON)
@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,13 +173,16 @@ def summary(state: State) -> dict[str, Any]:
     return {"state": STATE.exists(), **state.kept}
 
 
-def switch(state: State) -> dict[str, Any]:
-    """The verified copy becomes the database; see switching.py for the steps."""
+def switch(state: State, as_of: str) -> dict[str, Any]:
+    """The verified copy becomes the database; see switching.py for the steps. `as_of`: when the repository was good, if
+    it was destroyed since."""
     if "verify" not in state.kept.get("done", {}) or state.kept["done"]["verify"]["result"]["problems"]:
         raise Refused("There is no verified copy to switch to. Run `mastodon-gov restore --to TIME` first.")
     state.kept.setdefault("before", f"{switching.MAIN}.before-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
     state.save()
-    for name, work in switching.steps(COPY, Path(state.kept["before"])):
+    target = replace(state.target, as_of=as_of or state.target.as_of)
+    empty = switching.EMPTY in state.kept["done"]
+    for name, work in switching.steps(COPY, Path(state.kept["before"]), target, empty):
         state.step(name, work)
     return summary(state)
 
@@ -239,7 +243,9 @@ def main(words: list[str]) -> dict[str, Any]:
             raise Refused("The switch is not finished: run `mastodon-gov restore --switch` again; it goes on.")
         state.step("open", held.let_through)
         return summary(state)
-    return {"look": look, "switch": switch, "sign-off": sign_off, "drop": drop}[asked.verb](state)
+    if asked.verb == "switch":
+        return switch(state, asked.as_of)
+    return {"look": look, "sign-off": sign_off, "drop": drop}[asked.verb](state)
 
 
 if __name__ == "__main__":

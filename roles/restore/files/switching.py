@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
-    from roles.restore.files.catalogue import Refused, Target, as_user, ask, configured, first_line, iso, run
+    from roles.restore.files.catalogue import Refused, Target, as_user, first_line, iso, run
     from roles.restore.files.held import hold
     from roles.restore.files.recovery import Copy, stop
+    from roles.restore.files.ruins import check_archive
 else:
-    from catalogue import Refused, Target, as_user, ask, configured, first_line, iso, run
+    from catalogue import Refused, Target, as_user, first_line, iso, run
     from held import hold
     from recovery import Copy, stop
+    from ruins import check_archive
 
 MAIN = Path("/var/lib/postgresql/17/main")
 UNIT = "postgresql@17-main.service"
@@ -25,6 +27,7 @@ LIB = "/usr/local/lib/mastodon-gov"
 CURRENT = Path("/opt/mastodon/current")
 DATABASE = "mastodon_production"
 REDIS = Path("/var/lib/redis")
+EMPTY = "empty-host"
 ANSWER_WITHIN = 120  # seconds for a service to come up
 # People's own things with a time; what others sent us comes again by itself.
 NEWER = {
@@ -76,25 +79,25 @@ def newer_rows(when: float) -> dict[str, int | None]:
     return found
 
 
-def steps(copy: Copy, before: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Name and work of each step, in order."""
+def steps(copy: Copy, before: Path, target: Target, empty: bool) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Name and work of each step, in order. `empty`: the host held no instance, and a deploy filled it meanwhile."""
     yield "hold", hold
     yield "stop-application", stop_application
     yield "stop-database", lambda: stop_database(copy)
     yield "swap", lambda: swap(copy, before)
     yield "start-database", start_database
-    if CURRENT.exists():
-        yield from application_steps()
-
-
-def application_steps() -> Iterator[tuple[str, Callable[[], Any]]]:
-    """What follows where a release is installed; on an empty host a deploy comes first."""
+    # Before anybody writes: what is acknowledged from here on must leave this host.
+    yield "check", lambda: check_archive(target)
+    if not CURRENT.exists():
+        yield EMPTY, lambda: None
+        return
     yield "migrate", migrate
     yield "lock", check_lock
-    yield "redis", empty_redis
+    if not empty:  # there, Redis is new and the deploy started the application
+        yield "redis", empty_redis
+        yield "application", start_application
+    # The instance serves; what the old history has is still in the repository, and the new one arrives there.
     yield "feeds", feeds
-    yield "application", start_application
-    yield "check", check_archive
     yield "backup", full_backup
 
 
@@ -181,9 +184,8 @@ def empty_redis() -> None:
 
 
 def feeds() -> None:
-    """Both boot the application, so they come before its processes."""
-    for words in (("cache", "clear"), ("feeds", "build", "--all")):
-        rails("bundle", "exec", "bin/tootctl", *words)
+    """Mastodon builds only the feeds of those who were away for a week by itself. The cache went with Redis."""
+    rails("bundle", "exec", "bin/tootctl", "feeds", "build", "--all")
 
 
 def start_application() -> None:
@@ -191,32 +193,6 @@ def start_application() -> None:
     run("systemctl", "restart", "mastodon.service")
     listed = run("systemctl", "list-unit-files", "--no-legend", "--state=enabled", "mfg-*.timer")
     run("systemctl", "start", *(line.split()[0] for line in listed.splitlines()))
-
-
-def check_archive() -> None:
-    """Prove that WAL of the new timeline arrives. A repository that was emptied is begun again first."""
-    tool = ["runuser", "-u", "postgres", "--", "pgbackrest", f"--stanza={configured()[0]}", "--log-level-console=error"]
-    try:
-        info = json.loads(ask(Target("latest"), "--output=json", "info"))
-        ruined = info[0]["status"]["code"] not in (0, 2)
-    except (ValueError, IndexError, Refused):
-        ruined = True
-    if ruined:
-        for info_file in ("archive/{}/archive.info", "backup/{}/backup.info"):
-            for name in (info_file, f"{info_file}.copy"):
-                subprocess.run(
-                    [*tool, "--repo=1", "repo-rm", name.format(configured()[0])],
-                    capture_output=True,
-                    check=False,
-                    cwd="/",
-                )
-    deadline = time.monotonic() + ANSWER_WITHIN
-    for verb in [*(["stanza-create"] if ruined else []), "check"]:
-        # 50: PostgreSQL's archiver holds the stanza's lock just now.
-        while (done := subprocess.run([*tool, verb], capture_output=True, text=True, check=False, cwd="/")).returncode:
-            if done.returncode != 50 or time.monotonic() > deadline:
-                raise Refused(f"pgbackrest {verb}: {first_line(done.stdout + done.stderr)}.")
-            time.sleep(1)
 
 
 def full_backup() -> None:
