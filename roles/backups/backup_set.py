@@ -14,6 +14,7 @@ from mastodon_gov.backups.configuration import is_kept, keep
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance import Node
 from roles.lib import Commands, deploy
+from roles.restore.role import RestoreUnderWay
 
 INCREMENTAL = "mfg-backup-incr.service"
 
@@ -58,7 +59,11 @@ def _keep(state: State, host: Host, node: Node, directory: Path) -> bool:
 @operation()
 def manifest_of_release(node: Node) -> Commands:
     """Make a small backup where no manifest names the running release: a restore must know which one to install."""
-    if "mastodon" in node.groups and host.get_fact(BackedUpRelease) != node.release.name:
+    if "mastodon" not in node.groups or host.get_fact(BackedUpRelease) == node.release.name:
+        return
+    done = host.get_fact(RestoreUnderWay).get("done", {})
+    # A restore that has switched ends with a full backup of its own.
+    if "swap" not in done or "backup" in done:
         log = f"journalctl -u {INCREMENTAL} -u mfg-backup-manifest -n 20 --no-pager -o cat >&2"
         yield StringCommand(f"systemctl start {INCREMENTAL} || {{ {log}; exit 1; }}")
 
