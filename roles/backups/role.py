@@ -23,7 +23,7 @@ __all__ = ["PACKAGES", "UNITS", "backups", "files"]
 PACKAGES = ["pgbackrest"]
 CONF = "/etc/pgbackrest.conf"
 PROGRAMS = "/usr/local/lib/mastodon-gov"
-SERVICE = "mfg-backup.service"
+SERVICE, TWIN = "mfg-backup.service", "mfg-backup-second.service"
 # Name on the host; programs without a suffix are commands, the others are imported by them.
 INSTALLED = {
     "backup_host.py": "backup_host.py",
@@ -118,22 +118,29 @@ def refusal(found: dict[str, Any], instance: Instance) -> str | None:
     return None
 
 
-def steps(found: dict[str, Any], stanza: str) -> list[str]:
-    """Commands that are missing until the first backup stands; none once it does."""
+def steps(found: dict[str, Any], stanza: str, second: bool = False) -> list[str]:
+    """Commands that are missing until the first backup stands, in the second repository too; none once it does."""
     code = found["repository"]["code"] if found else NO_STANZA
+    # Not told of: its configuration is of this deploy. Away (another code): what is there already is left alone.
+    other = (found.get("second") or {"code": NO_STANZA})["code"] if second else OK
     old = found.get("stale_archiver") if found else None
     # PostgreSQL starts a new one, which reads the configuration as it is now.
     anew = [f"kill {' '.join(map(str, old))} 2>/dev/null; true"] if old else []
-    if code == OK:
-        return anew
     tool = f"cd / && timeout 180 runuser -u postgres -- pgbackrest --stanza={stanza} --log-level-console=info"
     # PostgreSQL's archiver has been trying since its start and holds the stanza's lock each time (exit code 50).
     again = "rc=$?; n=$((n+1)); [ $rc = 50 ] && [ $n -lt 60 ] || exit $rc; sleep 1"
     create = f"n=0; until {tool} stanza-create; do {again}; done"
-    made = [] if code == NO_BACKUP else [create]
-    log = f"journalctl -u {SERVICE} -n 30 --no-pager -o cat >&2"
-    # Through the unit that runs each night, so that its sandbox is proved on the first day.
-    return [*anew, *made, f"{tool} check", f"systemctl start {SERVICE} || {{ {log}; exit 1; }}"]
+    bare = {code, other} & {NO_STANZA, NO_STANZA_DATA}
+    made = [*([create] if bare else []), *([f"{tool} check"] if bare or code != OK else [])]
+    # Through the units that run each night, so that their sandbox is proved on the first day.
+    wanted = [SERVICE] if code != OK else []
+    wanted += [TWIN] if other in (NO_STANZA, NO_BACKUP, NO_STANZA_DATA) else []
+    return [*anew, *made, *map(started, wanted)]
+
+
+def started(unit: str) -> str:
+    """Run a unit to its end; its log where it fails."""
+    return f"systemctl start {unit} || {{ journalctl -u {unit} -n 30 --no-pager -o cat >&2; exit 1; }}"
 
 
 @operation()
@@ -142,7 +149,7 @@ def repository(instance: Instance) -> Commands:
     seen = host.get_fact(BackupState)
     if seen and (sentence := refusal(seen, instance)):
         raise OperationError(f"{host.name}: {sentence}")
-    for step in steps(seen, instance.backups.stanza):
+    for step in steps(seen, instance.backups.stanza, instance.backups.second is not None):
         yield StringCommand("sh -c", QuoteString(step))
 
 

@@ -15,6 +15,7 @@ from roles.backups.files.backup_repository import holes, lsn_after, position, ve
 from roles.backups.files.backup_status import dropped
 from roles.backups.role import BackupState, files, refusal, steps
 from roles.lib.files import Absent, ManagedFile
+from roles.postgresql.role import files as postgresql_files
 from tests.unit.storage_sample import (
     CIPHER,
     OWNER_KEY,
@@ -174,6 +175,33 @@ ALL = ["stanza-create", "check", "systemctl start mfg-backup.service"]
 )
 def test_only_what_is_missing_is_done(found: dict[str, Any], expected: list[str]) -> None:
     assert words(found) == expected
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        (None, ["stanza-create", "check", "mfg-backup-second"]),
+        ({"code": 1}, ["stanza-create", "check", "mfg-backup-second"]),
+        ({"code": 2}, ["mfg-backup-second"]),
+        ({"code": 0}, []),
+        ({"code": 99}, []),
+    ],
+)
+def test_a_second_repository_gets_its_stanza_and_its_first_backup(told: Any, expected: list[str]) -> None:
+    """Also where the first one is in order since long: without the stanza no WAL would leave the host any more."""
+    found = steps(state(second={"last_age": None, **told}) if told else GOOD, "s", second=True)
+    assert len(found) == len(expected)
+    assert all(word in step for word, step in zip(expected, found, strict=True))
+    assert steps(GOOD, "s") == []
+
+
+def test_postgresql_may_write_to_the_second_directory() -> None:
+    """The archiver runs inside its unit."""
+    at = node(backups={"second": {"directory": "/srv/backups"}})
+    place = "/etc/systemd/system/postgresql@.service.d/60-mfg.conf"
+    (unit,) = [entry for entry in postgresql_files(at, 1000) if entry.path == place]
+    assert isinstance(unit, ManagedFile)
+    assert " -/srv/backups" in next(line for line in str(unit.content).splitlines() if "ReadWritePaths" in line)
 
 
 def test_an_archiver_that_is_older_than_its_configuration_is_replaced() -> None:

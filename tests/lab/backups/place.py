@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,6 +60,12 @@ def backup(at: Deployed, kind: str = "-incr") -> None:
 def settled(at: Deployed, seconds: float = 400) -> None:
     """Wait until nothing is wrong with the backups any more."""
     wait_for(lambda: not status(at)["problems"], seconds, "backups in order")
+
+
+def set_secret(at: Deployed, name: str, value: str) -> None:
+    """As an operator does, on standard input."""
+    words = [sys.executable, "-m", "mastodon_gov.cli", "--instance", str(at.directory), "secrets", "set", name]
+    subprocess.run(words, input=value, text=True, check=True, capture_output=True)
 
 
 @contextmanager

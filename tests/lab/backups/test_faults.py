@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from tests.lab.backups.place import (
     known,
     put,
     said,
+    set_secret,
     settled,
     status,
     unreachable,
@@ -179,15 +179,10 @@ def test_a_rotated_key_is_named_and_a_deploy_brings_the_new_one(instance: Deploy
     assert told.returncode == 1
     assert "(InvalidAccessKeyId). Check object_storage, the key object_storage.backups in the secrets" in told.stderr
     for part in ("access_key", "secret_key"):
-        _set(instance, f"object_storage.backups.{part}", new[part])
+        set_secret(instance, f"object_storage.backups.{part}", new[part])
     instance.deploy()
     wait_for(lambda: status(instance)["archiver"]["ready"] == 0, 120, "drained")
     assert count(instance) == 10
-
-
-def _set(at: Deployed, name: str, value: str) -> None:
-    words = [sys.executable, "-m", "mastodon_gov.cli", "--instance", str(at.directory), "secrets", "set", name]
-    subprocess.run(words, input=value, text=True, check=True, capture_output=True)
 
 
 @pytest.mark.long
