@@ -21,7 +21,9 @@ NOW = 1_795_284_000.0
 
 def backup(label: str, stop: float, size: int = 1 << 20) -> dict[str, Any]:
     """As `pgbackrest info` shows one."""
-    return {"label": label, "timestamp": {"start": stop - 5, "stop": stop}, "info": {"size": size}, "error": False}
+    place = {"archive": {"stop": "000000010000000000000009"}, "lsn": {"stop": "0/9000100"}}
+    told = {"label": label, "timestamp": {"start": stop - 5, "stop": stop}, "info": {"size": size}, "error": False}
+    return told | place
 
 
 FOUND = {"backup": [backup("one", NOW - 7200), backup("two", NOW - 3600)], "archive": [], "db": [{"version": "17"}]}
@@ -47,6 +49,30 @@ def test_the_newest_backup_that_ended_before_the_target_is_taken() -> None:
         catalogue.choose(at(7201), FOUND, NOW)
     with pytest.raises(Refused, match="after the newest change"):
         catalogue.choose(at(-1), FOUND, NOW)
+
+
+def test_a_backup_of_a_branch_that_was_given_up_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restore went back to 0/9000100 and the host was lost before the first backup of the new history."""
+    history = "1\t0/8000000\tno recovery target specified\n\n2\t0/9000100\tbefore 2026-11-21 17:29:46+00\n"
+    shown = {"repo-ls": '{"00000002.history":{},"00000003.history":{},"0000000300000000":{}}', "repo-get": history}
+    monkeypatch.setattr(catalogue, "configured", lambda: ("gov", {}))
+    monkeypatch.setattr(catalogue, "ask", lambda _, *words, user: next(shown[word] for word in words if word in shown))
+
+    def at(label: str, segment: str, lsn: str, stop: float) -> dict[str, Any]:
+        return backup(label, stop) | {"archive": {"stop": segment}, "lsn": {"stop": lsn}}
+
+    old = at("first", "000000010000000000000007", "0/7000100", NOW - 400)
+    base = at("base", "000000020000000000000009", "0/9000100", NOW - 300)
+    lost = at("given up", "00000002000000000000000A", "0/A000100", NOW - 200)
+    gone = at("given up before", "00000001000000000000000B", "0/B000100", NOW - 350)
+    found = {"backup": [old, gone, base, lost], "archive": [{"id": "17-1"}]}
+    assert [each["label"] for each in catalogue.reachable(Target("latest"), found)] == ["first", "base"]
+    assert catalogue.choose(Target("latest"), found, None)["label"] == "base"
+    assert catalogue.choose(Target("time", catalogue.iso(NOW - 100)), found, NOW)["label"] == "base"
+    new = at("new", "00000003000000000000000A", "0/A000200", NOW - 50)
+    assert catalogue.choose(Target("latest"), {**found, "backup": [old, lost, new]}, None)["label"] == "new"
+    with pytest.raises(Refused, match="No backup leads"):
+        catalogue.choose(Target("latest"), {**found, "backup": [lost]}, None)
 
 
 def test_what_is_newer_is_counted_from_the_moment_of_the_copy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,9 +153,38 @@ def window(target: Target, found: dict[str, Any], now: float | None) -> tuple[fl
     return good[0]["timestamp"]["stop"], now or archived_until(target, found) or good[-1]["timestamp"]["stop"]
 
 
-def choose(target: Target, found: dict[str, Any], now: float | None) -> dict[str, Any]:
+def reachable(target: Target, found: dict[str, Any], user: str = "postgres") -> list[dict[str, Any]]:
+    """Backups from which the newest history can be followed. One that was made after the moment an earlier restore went
+    back to lies on a branch that was given up: PostgreSQL refuses to replay from there."""
+    place = f"archive/{configured()[0]}/{found['archive'][-1]['id']}" if found.get("archive") else ""
+    listed = json.loads(ask(target, "--output=json", "repo-ls", place, user=user) or "{}") if place else {}
+    histories = sorted(name for name in listed if re.fullmatch(r"[0-9A-F]{8}\.history", name))
+    text = ask(target, "repo-get", f"{place}/{histories[-1]}", user=user) if histories else ""
+    # Number of an earlier timeline, and where the next one leaves it.
+    left = {
+        int(line.split()[0]): lsn(line.split()[1]) for line in text.splitlines() if re.match(r"\d+\s+[0-9A-F]+/", line)
+    }
+    newest = int(histories[-1][:8], 16) if histories else 1
+
+    def follows(backup: dict[str, Any]) -> bool:
+        timeline = int(backup["archive"]["stop"][:8], 16)
+        return timeline >= newest or lsn(backup["lsn"]["stop"]) <= left.get(timeline, -1)
+
+    return [each for each in found["backup"] if follows(each)]
+
+
+def lsn(text: str) -> int:
+    """A place in the WAL as a number."""
+    high, _, low = text.partition("/")
+    return (int(high, 16) << 32) + int(low, 16)
+
+
+def choose(target: Target, found: dict[str, Any], now: float | None, user: str = "postgres") -> dict[str, Any]:
     """The newest backup that ended before the target. Refused for a target outside the window."""
-    backups: list[dict[str, Any]] = found["backup"]
+    backups = reachable(target, found, user)
+    if not backups:
+        raise Refused("No backup leads to the newest history. Take one (`systemctl start mfg-backup.service`).")
+    found = {**found, "backup": backups}
     if target.kind == "latest":
         return backups[-1]
     oldest, newest = window(target, found, now)

@@ -157,7 +157,7 @@ class Drill:
         """pgBackRest reads the backup and its WAL; what it prints counts, not how it ends."""
         found = catalogue.repository(self.target, USER)
         self.bin = catalogue.binaries(found)
-        backup = catalogue.choose(self.target, found, None)
+        backup = catalogue.choose(self.target, found, None, USER)
         self.evidence |= {
             "label": backup["label"],
             "bytes": backup["info"]["size"],

@@ -79,6 +79,7 @@ def test_a_copy_beside_and_then_in_place(doomed: Deployed, known: Staff, tmp_pat
     before = post(doomed, known, "before the point")
     doomed.root(f"{LIB}/restore-point risky")
     after = post(doomed, known, "after the point")
+    doomed.root("systemctl start mfg-backup-incr.service")
     assert "risky" in doomed.cli("restore", "--list").stdout
     killed(doomed, ["restore", "--to", "risky"], "recover", tmp_path)
     now = tables(doomed)
@@ -103,8 +104,21 @@ def test_a_copy_beside_and_then_in_place(doomed: Deployed, known: Staff, tmp_pat
     assert (refusal, "this database was restored" in said) == (1, True)
     doomed.cli("restore", "--sign-off")
     assert doomed.root("ls /var/lib/postgresql/17").split() == ["main"]
+    before_the_first_backup(doomed)
     doomed.deploy()
     assert doomed.deploy()["changes"] == []
+
+
+def before_the_first_backup(doomed: Deployed) -> None:
+    """A moment of the new history of which only an older backup knows; the newest one of that time lies on the branch
+    that was given up."""
+    told = json.loads(doomed.root("cd / && runuser -u postgres -- pgbackrest --repo=1 --output=json info"))
+    newest = [each for each in told[0]["backup"] if each["type"] == "full"][-1]
+    moment = f"{datetime.fromtimestamp(newest['timestamp']['start'] + 1, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    told = json.loads(doomed.cli("restore", "--to", moment, "--json", timeout=1500).stdout)
+    assert told["label"] < newest["label"]
+    assert told["done"]["verify"]["result"]["problems"] == []
+    doomed.cli("restore", "--drop-beside")
 
 
 def held(doomed: Deployed, number: str) -> None:
