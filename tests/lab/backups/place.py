@@ -71,12 +71,10 @@ def set_secret(at: Deployed, name: str, value: str) -> None:
 @contextmanager
 def unreachable(at: Deployed) -> Iterator[None]:
     """The store swallows what the host sends: no refusal, no answer."""
-    (address,) = known(at)[0].addresses["s3.world.test"][:1]
-    rules = f"""
-add table inet hole
-add chain inet hole o {{ type filter hook output priority -10; }}
-add rule inet hole o ip daddr {address} drop
-"""
+    addresses = known(at)[0].addresses["s3.world.test"]
+    drops = [f"add rule inet hole o ip{'6' if each.version == 6 else ''} daddr {each} drop" for each in addresses]
+    chain = "add chain inet hole o { type filter hook output priority -10; }"
+    rules = "\n".join(["add table inet hole", chain, *drops, ""])
     at.root("nft -f -", stdin=rules)
     try:
         yield

@@ -8,8 +8,9 @@ import pytest
 
 from mastodon_gov.instance.load import load
 from mastodon_gov.storage.client import connect, reached
+from tests.lab.backups.place import BUCKET, bucket, unreachable
 from tests.lab.deployed import LIB, Deployed
-from tests.lab.restore.people import Staff, post, staff, this_second
+from tests.lab.restore.people import Staff, post, reads, staff, this_second
 
 pytestmark = pytest.mark.long
 ENVIRONMENT = "/etc/mastodon/mastodon.env"
@@ -58,6 +59,23 @@ def test_a_hole_in_the_wal_is_a_sentence(doomed: Deployed, known: Staff) -> None
     assert doomed.root("ls /var/lib/postgresql/17").split() == ["main"]
     assert number in doomed.sql("select id from statuses")
     doomed.root("systemctl start mfg-backup.service")
+
+
+def test_a_store_that_is_away_at_the_switch(doomed: Deployed, known: Staff) -> None:
+    """Nothing in the repository is touched, and the same command goes on when the store is back."""
+    number = post(doomed, known, "before the switch")
+    doomed.cli("restore", "--to", "latest", timeout=1500)
+    with unreachable(doomed):
+        done = doomed.cli("restore", "--switch", check=False, timeout=1500)
+        assert done.returncode == 1
+        assert "Nothing in the repository was touched" in done.stderr
+    with bucket(doomed, "owner") as owner:
+        hidden = owner.list_object_versions(Bucket=BUCKET, Prefix="pg/").get("DeleteMarkers", [])
+    assert not [each["Key"] for each in hidden if ".info" in each["Key"]]
+    doomed.cli("restore", "--switch", timeout=1500)
+    doomed.cli("restore", "--open")
+    assert reads(doomed, number) == 200
+    doomed.cli("restore", "--sign-off")
 
 
 def test_a_drill_while_a_backup_runs(doomed: Deployed) -> None:
