@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from mastodon_gov.backups.configuration import PREFIX, unpacked
 from mastodon_gov.backups.manifest import names
 from mastodon_gov.errors import Refusal
+from mastodon_gov.restore import moment
 from mastodon_gov.secrets.age import identities, put_private
 from mastodon_gov.storage.client import SYSTEM_STORE
 
@@ -55,6 +57,13 @@ def _key() -> tuple[str, str]:
     return lines[0], lines[1]
 
 
+def as_it_lay(client: Any, bucket: str, when: datetime) -> dict[str, str]:
+    """Version of each configuration that lay in the bucket at this time, also of those hidden or written over since."""
+    pages = client.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=PREFIX)
+    versions = [each for page in pages for each in page.get("Versions", []) if each["LastModified"] <= when]
+    return {each["Key"]: each["VersionId"] for each in sorted(versions, key=lambda each: each["LastModified"])}
+
+
 @click.command()
 @click.option("--endpoint", required=True, help="Address of the S3 service, as https://s3.example.")
 @click.option("--bucket", required=True, help="The backup bucket.")
@@ -63,6 +72,7 @@ def _key() -> tuple[str, str]:
 @click.option("--ca", type=click.Path(path_type=Path, exists=True), help="Certificates (PEM) of your own authority.")
 @click.option("--resolve", multiple=True, metavar="NAME=ADDRESS", help="Where a name leads that DNS does not know.")
 @click.option("--key", "wanted", help="Another configuration than the newest: its key in the bucket.")
+@click.option("--as-of", help="The bucket as it lay at this time: after somebody deleted or overwrote what is in it.")
 @click.pass_obj
 def fetch_configuration(  # noqa: PLR0913, PLR0917  each is an option of the command line
     directory: Path,
@@ -73,11 +83,13 @@ def fetch_configuration(  # noqa: PLR0913, PLR0917  each is an option of the com
     ca: Path | None,
     resolve: tuple[str, ...],
     wanted: str | None,
+    as_of: str | None,
 ) -> None:
     """Write the instance directory (--instance) anew from the bucket. Changes nothing but that directory, which must
     not exist or be empty. The access key and the secret key are two lines on standard input."""
     if directory.exists() and any(directory.iterdir()):
         raise Refusal(f"{directory} is not empty. Name a new directory with --instance; nothing was changed.")
+    when = datetime.fromisoformat(moment(as_of, "--as-of")) if as_of else None
     keys, access = identities(identity), _key()
     with tempfile.NamedTemporaryFile("w", suffix=".pem") as bundle, _resolving(resolve):
         store = Path(ssl.get_default_verify_paths().cafile or SYSTEM_STORE)
@@ -94,13 +106,16 @@ def fetch_configuration(  # noqa: PLR0913, PLR0917  each is an option of the com
                 aws_access_key_id=access[0],
                 aws_secret_access_key=access[1],
             )
-            listed = names(client, bucket, PREFIX)
+            then = as_it_lay(client, bucket, when) if when else {}
+            listed = sorted(then) if when else names(client, bucket, PREFIX)
             if not listed or (wanted and wanted not in listed):
                 raise Refusal(
-                    f"Bucket {bucket} at {endpoint} holds no {wanted or 'configuration'}. Is it the right one?"
+                    f"Bucket {bucket} at {endpoint} holds no {wanted or 'configuration'}. Is it the right "
+                    "one? If somebody deleted what was in it, give a time before that with --as-of."
                 )
             chosen = wanted or listed[-1]
-            body = client.get_object(Bucket=bucket, Key=chosen)["Body"].read()
+            version = {"VersionId": then[chosen]} if when else {}
+            body = client.get_object(Bucket=bucket, Key=chosen, **version)["Body"].read()
         except (ClientError, BotoCoreError, ValueError) as error:
             raise Refusal(f"{endpoint}, bucket {bucket}: {error}. Check address, bucket and key.") from None
     for name, content in unpacked(body, keys).items():

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mastodon_gov.errors import Refusal
+from mastodon_gov.fetch_configuration import as_it_lay
 from mastodon_gov.restore import moment, target
 from mastodon_gov.status import drill_problems
 from mastodon_gov.storage.versions import lost
@@ -176,3 +177,18 @@ def test_status_asks_for_a_drill() -> None:
     assert drill_problems({"last": None, "without_s": 7 * day}, 7) == []
     assert "no drill has succeeded for 8 days" in drill_problems({"last": None, "without_s": 8 * day}, 7)[0]
     assert "the last drill failed: x" in drill_problems({"last": {"rc": 4, "problems": ["x"]}, "without_s": 1}, 7)[0]
+
+
+def test_the_configuration_of_a_time_is_found_below_what_was_written_over_it() -> None:
+    """Deleted (a marker, which is no version), overwritten, and newer than the time."""
+    names = [("a", 1, "a1"), ("b", 2, "b2"), ("b", 9, "junk"), ("c", 9, "c9")]
+    versions = [{"Key": k, "LastModified": datetime.fromtimestamp(at, UTC), "VersionId": v} for k, at, v in names]
+
+    class Client:
+        def get_paginator(self, _: str) -> Client:
+            return self
+
+        def paginate(self, **_: str) -> list[dict[str, Any]]:
+            return [{"Versions": versions[::-1], "DeleteMarkers": []}, {}]
+
+    assert as_it_lay(Client(), "bucket", datetime.fromtimestamp(5, UTC)) == {"a": "a1", "b": "b2"}

@@ -134,7 +134,16 @@ def points(target: Target) -> list[dict[str, Any]]:
     listed = json.loads(ask(target, "--repo1-path=/", "--output=json", "repo-ls", POINTS) or "{}")
     names = sorted(name for name, told in listed.items() if told.get("type") == "file")
     texts = [ask(target, "--repo1-path=/", "--raw", "repo-get", f"{POINTS}/{name}") for name in names]
-    return [point for text in texts if {"name", "time", "lsn", "wal"} <= (point := json.loads(text)).keys()]
+    return [point for text in texts if {"name", "time", "lsn", "wal"} <= (point := parsed(text)).keys()]
+
+
+def parsed(text: str) -> dict[str, Any]:
+    """A JSON object out of the bucket; empty where somebody put something else there."""
+    try:
+        told = json.loads(text)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def archived_until(target: Target, found: dict[str, Any]) -> float | None:

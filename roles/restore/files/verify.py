@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
-    from roles.restore.files.catalogue import Target, as_user, ask, configured, first_line
+    from roles.restore.files.catalogue import Target, as_user, ask, configured, first_line, parsed
     from roles.restore.files.recovery import PORT, Copy, sql
 else:  # on the host the programs lie side by side
-    from catalogue import Target, as_user, ask, configured, first_line
+    from catalogue import Target, as_user, ask, configured, first_line, parsed
     from recovery import PORT, Copy, sql
 
 DATABASE = "mastodon_production"
@@ -63,8 +63,8 @@ def manifests(target: Target, user: str = "postgres") -> list[dict[str, Any]]:
     for name in sorted(listed):
         if name.endswith(".json"):
             text = ask(target, "--repo1-path=/", "--raw", "repo-get", f"manifests/{name}", user=user)
-            told = json.loads(text)
-            if hmac.compare_digest(told.get("seal", ""), seal(told)):
+            told = parsed(text)
+            if hmac.compare_digest(str(told.get("seal")).encode(), seal(told).encode()):
                 found.append(told)
     return sorted(found, key=lambda told: told["stop"])
 

@@ -30,14 +30,14 @@ def machine_gone(doomed: Deployed) -> None:
     Builder(lab.places, lab.number, print).complete([spec])
 
 
-def fetched(doomed: Deployed, place: Path, monkeypatch: pytest.MonkeyPatch) -> Deployed:
+def fetched(doomed: Deployed, place: Path, monkeypatch: pytest.MonkeyPatch, as_of: str = "") -> Deployed:
     """The instance directory again, from the bucket, a key that may read it, and a recipient's identity."""
     world = doomed.demo.world
     monkeypatch.setenv("MASTODON_GOV_IDENTITY", str(doomed.directory / "identity.txt"))
     key = world.keys["backups"]
     words = ["fetch-configuration", "--endpoint", world.endpoint, "--bucket", "social-backups", "--ca"]
     words += [str(world.bundle), "--resolve", f"s3.world.test={world.address4}"]
-    words += ["--identity", str(doomed.directory / "identity.txt")]
+    words += ["--identity", str(doomed.directory / "identity.txt"), *(["--as-of", as_of] if as_of else [])]
     told = f"{key.access_key.get_secret_value()}\n{key.secret_key.get_secret_value()}\n"
     command = [sys.executable, "-m", "mastodon_gov.cli", "--instance", str(place), *words]
     done = subprocess.run(

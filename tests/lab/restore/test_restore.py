@@ -157,12 +157,16 @@ def test_the_worst_day(doomed: Deployed, known: Staff, tmp_path: Path, monkeypat
 
 
 @pytest.mark.long
-def test_a_ransom_ends_with_everything_back(doomed: Deployed, known: Staff) -> None:
+def test_a_ransom_ends_with_everything_back(
+    doomed: Deployed, known: Staff, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A stolen key deletes and overwrites all it can, in both buckets."""
     number, seen = post(doomed, known, "before the ransom"), picture(doomed, known)
     doomed.root(f"{LIB}/restore-point safe")
     moment = ransom(doomed)
     assert "with --as-of" in doomed.cli("restore", "--list", check=False).stderr
+    again = fetched(doomed, tmp_path / "again", monkeypatch, moment)
+    assert (again.directory / "instance.yaml").read_text() == (doomed.directory / "instance.yaml").read_text()
     doomed.cli("restore", "--to", "latest", "--as-of", moment, "--switch", timeout=1500)
     doomed.cli("restore", "--open")
     doomed.cli("restore", "--media-to", moment)
