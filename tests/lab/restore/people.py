@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shlex
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -82,6 +83,12 @@ def picture(instance: Deployed, known: Staff) -> str:
 def reads(instance: Deployed, number: str) -> int:
     """Status of a post's page for the stranger."""
     return instance.status_of(f"https://{WEB}/@owner/{number}")
+
+
+def body(instance: Deployed, url: str) -> bytes:
+    """What a reader gets, in bytes."""
+    fetch = f"curl -sS --max-time 30 --cacert /root/lab-ca.pem {shlex.quote(url)} | base64 -w0"
+    return base64.b64decode(str(instance.machine("outside").exec(["sh", "-c", fetch]).stdout))
 
 
 def this_second(instance: Deployed) -> str:
