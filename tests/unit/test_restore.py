@@ -102,6 +102,7 @@ def test_a_swap_can_be_repeated_from_wherever_it_was_killed(tmp_path: Path, monk
     main, before = tmp_path / "main", tmp_path / "main.before"
     monkeypatch.setattr(switching, "MAIN", main)
     monkeypatch.setattr("shutil.chown", lambda *_: None)
+    monkeypatch.setattr(switching, "to_be_archived", lambda _: None)
     copy = Copy(tmp_path / "beside", tmp_path / "run", tmp_path / "log", "postgres", "none.service")
     for killed in ("before", "between", "after"):
         for place, text in ((main, "old"), (copy.data, "archive_mode = 'off'\nrestore_command = 'x'\nother = 1")):
@@ -120,6 +121,25 @@ def test_a_swap_can_be_repeated_from_wherever_it_was_killed(tmp_path: Path, monk
         for place in (main, before):
             (place / "postgresql.auto.conf").unlink()
             place.rmdir()
+
+
+def test_what_the_copy_wrote_is_archived_once_it_is_the_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The history of its timeline and its full segments; not the one that is written, nor those made for later."""
+    status = tmp_path / "pg_wal/archive_status"
+    status.mkdir(parents=True)
+    old, full, done = "000000020000000000000027", "000000030000000000000027", "000000030000000000000026"
+    now, later = "000000030000000000000028", "000000030000000000000029"
+    for name in ("00000002.history", "00000003.history", old, done, full, now, later):
+        (tmp_path / "pg_wal" / name).touch()
+    (status / f"{done}.done").touch()
+    told = f"x: 1\nLatest checkpoint's REDO WAL file:    {now}\n"
+    monkeypatch.setattr(switching, "run", lambda *_: told)
+    monkeypatch.setattr("shutil.chown", lambda *_: None)
+    for _ in range(2):
+        switching.to_be_archived(tmp_path)
+    assert {path.name for path in status.iterdir()} == {"00000003.history.ready", f"{full}.ready", f"{done}.done"}
 
 
 def test_rows_below_the_manifest_are_missing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
@@ -44,6 +45,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Callable[[Status, Status], Ran]:
         monkeypatch.setattr(ruins, "status", status)
         monkeypatch.setattr(ruins, "tool", tool)
         monkeypatch.setattr(ruins, "configured", lambda: ("gov", {}))
+        monkeypatch.setattr(ruins, "history_arrived", lambda: True)
         return ran
 
     return make
@@ -106,3 +108,24 @@ def test_wal_that_does_not_arrive_is_a_sentence(store: Any, monkeypatch: pytest.
     monkeypatch.setattr(ruins, "tool", lambda *_, **__: failed)
     with pytest.raises(Refused, match="WAL does not arrive"):
         ruins.check_archive(LATEST)
+
+
+def test_a_history_that_does_not_arrive_is_a_sentence(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the next restore could not follow from an older backup, and nobody would know."""
+    store(GOOD, GOOD)
+    monkeypatch.setattr(ruins, "history_arrived", lambda: False)
+    monkeypatch.setattr(ruins, "WITHIN", 0)
+    with pytest.raises(Refused, match="history of the new timeline"):
+        ruins.check_archive(LATEST)
+
+
+@pytest.mark.parametrize(("there", "arrived"), [("00000003.history", True), ("00000002.history", False)])
+def test_the_newest_history_must_be_in_the_repository(
+    there: str, arrived: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("00000002.history", "00000003.history"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(ruins, "WAL", tmp_path)
+    monkeypatch.setattr(ruins, "repository", lambda _: {"name": "gov", "archive": [{"id": "17-1"}]})
+    monkeypatch.setattr(ruins, "ask", lambda *_: f'{{"{there}": {{}}}}')
+    assert ruins.history_arrived() == arrived

@@ -8,17 +8,29 @@ passphrase look like a ruin at first sight; there a sentence is all that happens
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING or __package__:
-    from roles.restore.files.catalogue import Refused, Target, configured, first_line, pgbackrest, status
+    from roles.restore.files.catalogue import (
+        Refused,
+        Target,
+        ask,
+        configured,
+        first_line,
+        pgbackrest,
+        repository,
+        status,
+    )
 else:  # on the host the programs lie side by side
-    from catalogue import Refused, Target, configured, first_line, pgbackrest, status
+    from catalogue import Refused, Target, ask, configured, first_line, pgbackrest, repository, status
 
+WAL = Path("/var/lib/postgresql/17/main/pg_wal")
 INDEX = ("archive/{}/archive.info", "backup/{}/backup.info")
 # `code` of pgBackRest's info: no stanza, no stanza data; 99 is any error.
 GOOD, GONE, ERROR = (0, 2), (1, 3), 99
@@ -42,7 +54,19 @@ def check_archive(target: Target) -> str:
             said = first_line((ran.stdout + ran.stderr).decode(errors="replace"))
             raise Refused(f"WAL does not arrive in the backup repository: {said}. Put that right. {AGAIN}")
         time.sleep(1)
+    while not (there := history_arrived()) and time.monotonic() < deadline:
+        time.sleep(1)
+    if not there:
+        raise Refused(f"The history of the new timeline does not arrive in the backup repository. {AGAIN}")
     return done
+
+
+def history_arrived() -> bool:
+    """Whether the repository knows how the new timeline began: without that no older backup leads to it."""
+    names = sorted(path.name for path in WAL.glob("*.history"))
+    found = repository(Target("latest"))
+    listed = ask(Target("latest"), "--output=json", "repo-ls", f"archive/{found['name']}/{found['archive'][-1]['id']}")
+    return not names or names[-1] in json.loads(listed or "{}")
 
 
 def destroyed(target: Target) -> bool:

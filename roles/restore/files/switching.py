@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -114,6 +115,8 @@ def stop_database(copy: Copy) -> None:
 
 def swap(copy: Copy, before: Path) -> None:
     """Two renames; whichever a kill came after, the rest can still be told from what lies there."""
+    if copy.data.exists():
+        to_be_archived(copy.data)
     lines = copy.data / "postgresql.auto.conf"
     if lines.exists():
         # What pgBackRest wrote for the recovery: with these the new primary would not archive.
@@ -126,6 +129,21 @@ def swap(copy: Copy, before: Path) -> None:
     if copy.data.exists():
         copy.data.rename(MAIN)
     shutil.rmtree(copy.run, ignore_errors=True)
+
+
+def to_be_archived(data: Path) -> None:
+    """Tell PostgreSQL to archive what the copy wrote while it did not archive: above all the history of its timeline.
+    Without that no restore could follow from an older backup, and the next would take the timeline's number again."""
+    wal, programs = data / "pg_wal", f"/usr/lib/postgresql/{MAIN.parent.name}/bin"
+    told = run("env", "LC_ALL=C", f"{programs}/pg_controldata", str(data))
+    current = re.findall(r"^Latest checkpoint's REDO WAL file: +([0-9A-F]{24})$", told, re.M)[0]
+    full = [each.name for each in wal.glob(f"{current[:8]}*") if re.fullmatch("[0-9A-F]{24}", each.name)]
+    history = f"{current[:8]}.history"
+    for name in [name for name in full if name < current] + ([history] if (wal / history).exists() else []):
+        marks = [wal / "archive_status" / f"{name}.{end}" for end in ("ready", "done")]
+        if not any(mark.exists() for mark in marks):
+            marks[0].touch(mode=0o600)
+            shutil.chown(marks[0], "postgres", "postgres")
 
 
 def start_database() -> None:
