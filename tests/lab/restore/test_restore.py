@@ -48,7 +48,8 @@ def killed(doomed: Deployed, words: list[str], step: str, tmp: Path) -> None:
     doomed.root(f"pkill -9 -fx '/usr/bin/python3 -B {LIB}/restore.py .*'; true")
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert f"s  {step}" not in log.read_text()
+    assert f"... {step}\n" in log.read_text()
+    assert f"s  {step}\n" not in log.read_text()
 
 
 @pytest.mark.parametrize(
@@ -184,9 +185,10 @@ def dies(doomed: Deployed, words: list[str], step: str) -> None:
     doomed.root(f"cp -p {program} {program}.kept")
     try:
         doomed.root(f'sed -i "s/^            result = work()$/{line}/" {program}; ! cmp -s {program} {program}.kept')
-        assert doomed.cli(*words, check=False, timeout=1500).returncode == 1
+        done = doomed.cli(*words, check=False, timeout=1500)
     finally:
         doomed.root(f"mv {program}.kept {program}")
+    assert (done.returncode, f"... {step}\n" in done.stderr) == (1, True), done.stderr
     assert step not in json.loads(doomed.cli("restore", "--state", "--json").stdout)["done"]
 
 
@@ -197,6 +199,7 @@ def test_killed_at_each_step_it_goes_on(doomed: Deployed, known: Staff, tmp_path
     for step in STEPS:
         killed(doomed, ["restore", "--to", "latest"], step, tmp_path)
         dies(doomed, ["restore", "--to", "latest"], step)
+    doomed.cli("restore", "--to", "latest", timeout=1500)
     for step in SWITCH:
         if step in LONG:
             killed(doomed, ["restore", "--switch"], step, tmp_path)
