@@ -156,6 +156,16 @@ def test_a_held_instance_still_resolves_the_name_of_its_pictures() -> None:
     assert held.elements("names", set()) == ""
 
 
+def test_without_an_address_nothing_is_held_or_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise OSError("Temporary failure in name resolution")
+
+    monkeypatch.setattr(held, "configured", lambda: ("gov", {"repo1-s3-endpoint": "s3.example"}))
+    monkeypatch.setattr("socket.getaddrinfo", away)
+    with pytest.raises(Refused, match="Nothing was stopped"):
+        held.hold()
+
+
 @pytest.mark.parametrize(("heartbeat", "left", "missing"), [(101.0, 36, False), (99.0, 36, True), (101.0, 1, True)])
 def test_the_newest_row_may_have_been_deleted(heartbeat: float, left: int, missing: bool) -> None:
     """Not where the copy ends before the manifest, and not where most rows have gone."""

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING or __package__:
-    from roles.restore.files.catalogue import configured, run
+    from roles.restore.files.catalogue import Refused, configured, run
 else:  # on the host the programs lie side by side
-    from catalogue import configured, run
+    from catalogue import Refused, configured, run
 
 LIB = "/usr/local/lib/mastodon-gov"
 HELD_RULES, HELD_TEMPLATE = Path("/etc/nftables.d/60-held.nft"), Path(f"{LIB}/held.nft")
@@ -26,7 +26,13 @@ def hold() -> None:
     outlive a reboot and a deploy; `open` removes them."""
     conf = configured()[1]
     host = conf["repo1-s3-endpoint"]
-    storage = {str(each[4][0]) for each in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    try:
+        storage = {str(each[4][0]) for each in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except OSError as error:
+        raise Refused(
+            f"{host}, where pictures and backups lie, has no address: {error}. Nothing was stopped. When the resolvers "
+            "of this host answer, run the same command again."
+        ) from None
     names = set(re.findall(r"^nameserver ([0-9a-fA-F.:]+)\s*$", RESOLVERS.read_text(), re.M))
     text = HELD_TEMPLATE.read_text() + elements("storage", storage) + elements("names", names)
     HELD_RULES.parent.mkdir(exist_ok=True)

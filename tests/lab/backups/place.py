@@ -72,7 +72,10 @@ def set_secret(at: Deployed, name: str, value: str) -> None:
 def unreachable(at: Deployed) -> Iterator[None]:
     """The store swallows what the host sends: no refusal, no answer."""
     addresses = known(at)[0].addresses["s3.world.test"]
-    drops = [f"add rule inet hole o ip{'6' if each.version == 6 else ''} daddr {each} drop" for each in addresses]
+    drops = [
+        f"add rule inet hole o ip{'6' if each.version == 6 else ''} daddr {each} meta l4proto tcp drop"
+        for each in addresses
+    ]
     chain = "add chain inet hole o { type filter hook output priority -10; }"
     rules = "\n".join(["add table inet hole", chain, *drops, ""])
     at.root("nft -f -", stdin=rules)
