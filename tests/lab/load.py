@@ -86,7 +86,7 @@ class Load:
     def __str__(self) -> str:
         """One line for the report."""
         times = f"p50 {self.percentile(0.5) * 1000:.0f} ms, p99 {self.percentile(0.99) * 1000:.0f} ms"
-        return f"{len(self.failed)} of {len(self.seconds)} requests failed at {RATE}/s, {times}"
+        return f"{len(self.failed)} of {len(self.seconds)} requests failed, {times}"
 
 
 @contextmanager
