@@ -179,6 +179,7 @@ def user(uid: str, limit: str) -> None:
     """The gateway makes the keys; they are read back with `radosgw-admin user info`, never given."""
     if uid not in admin("metadata", "list", "user"):
         run("radosgw-admin", "user", "create", f"--uid={uid}", f"--display-name={uid}", f"--max-buckets={limit}")
+        return
     run("radosgw-admin", "user", "modify", f"--uid={uid}", f"--max-buckets={limit}")
     run("radosgw-admin", "user", "enable", f"--uid={uid}")
 
