@@ -33,6 +33,7 @@ UNITS = [Unit("mastodon.service"), *SWEEP_UNITS]
 PROGRAMS = (
     "mastodon-run",
     "slots.py",
+    "slots_seen.py",
     "journal.py",
     "migrate.py",
     "migrate.rake",

@@ -24,96 +24,38 @@ import os
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
-ROOT = Path("/opt/mastodon")
-KINDS = ("web", "sidekiq", "streaming")
+if TYPE_CHECKING or __package__:
+    from roles.mastodon.files.slots_seen import (
+        ENV,
+        KINDS,
+        ROOT,
+        SLOTS,
+        current,
+        read_by,
+        release_of,
+        settled,
+        show,
+        started,
+        status,
+        unit,
+    )
+else:  # on the host, where the programs lie side by side
+    from slots_seen import ENV, KINDS, ROOT, SLOTS, current, read_by, release_of, settled, show, started, status, unit
+
+
 # Web comes last: nobody meets the new release before its jobs and its streaming are there.
 STARTED = ("sidekiq", "streaming", "web")
 STEPS = ("start", *KINDS)
-SLOTS = ("a", "b")
 PORTS = {("web", "a"): 3000, ("web", "b"): 3001, ("streaming", "a"): 4000, ("streaming", "b"): 4001}
 HEALTH = {"web": "/health", "streaming": "/api/v1/streaming/health"}
 READY_WITHIN = 120  # seconds until a new slot must answer
-ENV = Path("/etc/mastodon/mastodon.env")
-LIBRARIES = "/run/mastodon-gov/libraries"  # touched when libraries that processes have in memory were replaced
 
 
 class Refused(Exception):
     """Why the swap did not happen."""
-
-
-def unit(kind: str, slot: str) -> str:
-    return f"mastodon-{kind}@{slot}.service"
-
-
-def show(kind: str, slot: str) -> dict[str, str]:
-    return shown([(kind, slot)])[kind, slot]
-
-
-def shown(wanted: list[tuple[str, str]]) -> dict[tuple[str, str], dict[str, str]]:
-    """Properties of several units, by one question to systemd."""
-    asked = "ActiveState,SubState,MainPID,InactiveExitTimestamp,FragmentPath,DropInPaths,NeedDaemonReload"
-    words = ["systemctl", "show", "--timestamp=us+utc", "-p", asked, *(unit(kind, slot) for kind, slot in wanted)]
-    text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    blocks = text.strip().split("\n\n")
-    return {
-        key: dict(line.split("=", 1) for line in block.splitlines()) for key, block in zip(wanted, blocks, strict=True)
-    }
-
-
-def started(properties: dict[str, str]) -> float:
-    text = properties.get("InactiveExitTimestamp", "")
-    if not text:
-        return 0.0
-    return datetime.strptime(text[4:], "%Y-%m-%d %H:%M:%S.%f %Z").replace(tzinfo=UTC).timestamp()
-
-
-def read_by(kind: str, slot: str, properties: dict[str, str]) -> float:
-    """When the youngest file that this process reads was written."""
-    own = [properties.get("FragmentPath", ""), *properties.get("DropInPaths", "").split()]
-    files = [*own, str(ENV), f"/etc/mastodon/{kind}-{slot}.env", LIBRARIES]
-    times = [os.stat(path).st_mtime for path in files if path and os.path.exists(path)]
-    link = ROOT / "slot" / slot
-    return max([*times, link.lstat().st_mtime if link.is_symlink() else 0.0])
-
-
-def release_of(slot: str) -> str | None:
-    link = ROOT / "slot" / slot
-    return os.path.basename(os.readlink(link)) if link.is_symlink() else None
-
-
-def status() -> dict[str, dict[str, dict[str, object]]]:
-    found: dict[str, dict[str, dict[str, object]]] = {}
-    for (kind, slot), seen in shown([(kind, slot) for kind in KINDS for slot in SLOTS]).items():
-        since = started(seen)
-        found.setdefault(kind, {})[slot] = {
-            "active": seen["ActiveState"] in ("active", "activating", "reloading", "deactivating"),
-            "ready": seen["ActiveState"] == "active",
-            "release": release_of(slot),
-            "since": since,
-            "pid": int(seen["MainPID"]),
-            "stale": read_by(kind, slot, seen) > since or seen["NeedDaemonReload"] == "yes",
-        }
-    return found
-
-
-def settled(seen: dict[str, dict[str, dict[str, object]]], release: str) -> bool:
-    """Exactly one ready slot of each kind, the same for all, on the release, and none older than what it reads."""
-    active = {kind: [slot for slot in SLOTS if seen[kind][slot]["active"]] for kind in KINDS}
-    if len({tuple(slots) for slots in active.values()}) != 1 or len(active["web"]) != 1:
-        return False
-    slot = active["web"][0]
-    right = all(seen[k][slot]["ready"] and not seen[k][slot]["stale"] for k in KINDS)
-    return right and release_of(slot) == release and current() == (release, slot)
-
-
-def current() -> tuple[str, str] | None:
-    try:
-        return os.path.basename(os.readlink(ROOT / "current")), os.path.basename(os.readlink(ROOT / "active"))
-    except OSError:
-        return None
 
 
 def point(name: str, target: str) -> None:
@@ -183,6 +125,12 @@ def start(kind: str, slot: str, *, deep: bool) -> None:
     raise Refused(f"{unit(kind, slot)} did not become ready; the old slot still runs. Its last words:\n{log.stdout}")
 
 
+def start_all(kinds: list[str], slot: str, *, deep: bool) -> None:
+    """All at the same time, where nobody is served yet."""
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda kind: start(kind, slot, deep=deep), kinds))
+
+
 def choose(seen: dict[str, dict[str, dict[str, object]]], release: str) -> str:
     """The slot to run in next. A slot that is in use is chosen only when it already runs what is wanted."""
     used = [slot for slot in SLOTS if any(seen[kind][slot]["active"] for kind in KINDS)]
@@ -204,18 +152,25 @@ def other_than(slot: str) -> str:
     return "b" if slot == "a" else "a"
 
 
+def fresh(kind: str, slot: str) -> bool:
+    """Whether it runs, and read nothing that was changed since."""
+    seen = show(kind, slot)
+    return seen["ActiveState"] == "active" and read_by(kind, slot, seen) <= started(seen)
+
+
 def bring_up(slot: str) -> None:
     """Start what does not run in this slot, or runs with older files. Where one does not get healthy, those that were
     started go again, except what nobody else does: the old slot has been told nothing and goes on."""
-    started_now = []
+    begun = []
     try:
-        for kind in STARTED:
-            seen = show(kind, slot)
-            if seen["ActiveState"] != "active" or read_by(kind, slot, seen) > started(seen):
-                started_now.append(kind)
+        if all(show(kind, other_than(slot))["ActiveState"] != "active" for kind in KINDS):
+            start_all([kind for kind in STARTED if not fresh(kind, slot)], slot, deep=True)
+        for kind in STARTED:  # one after the other: people need the processor
+            if not fresh(kind, slot):
+                begun.append(kind)
                 start(kind, slot, deep=True)
     except Refused:
-        for kind in started_now:
+        for kind in begun:
             if show(kind, other_than(slot))["ActiveState"] == "active":
                 systemctl("stop", unit(kind, slot))
         raise
@@ -274,9 +229,7 @@ def boot() -> None:
     now = current()
     if now is None:
         return  # nothing was ever active here
-    for kind in KINDS:
-        if show(kind, now[1])["ActiveState"] != "active":
-            start(kind, now[1], deep=False)
+    start_all([kind for kind in KINDS if show(kind, now[1])["ActiveState"] != "active"], now[1], deep=False)
 
 
 def main(words: list[str]) -> int:
