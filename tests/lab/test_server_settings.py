@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import html
 import json
-import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,7 +12,7 @@ from mastodon_gov.instance.load import load
 from tests.lab.chromium import Chromium, chromium
 from tests.lab.deployed import Deployed, wait_for
 from tests.lab.edits import edited
-from tests.lab.people import Browser, browser, tootctl
+from tests.lab.people import tootctl
 
 STEP = "Mastodon | Make the server's settings"
 TITLE = "title: Demonstration Social"
@@ -70,19 +68,7 @@ def test_roles_have_the_named_permissions_and_a_second_factor(instance: Deployed
     assert int(found["Admin"][0]) & (64 | 131072 | 2048) == 0
 
 
-def on_the_way_in(instance: Deployed) -> tuple[str, str]:
-    """The page with the rules that an invited person sees first: its title, and the rest as it came."""
-    invite = ("invite", "texts@agency.test", "--organisation", "agency")
-    try:
-        link = instance.cli(*invite).stdout.strip()
-        page = browser(instance).ask(f"/invite/{link.rpartition('/')[2]}").page
-    finally:
-        instance.cli("revoke", "texts@agency.test")
-    title = re.search(r"<title>(.*?)</title>", page, re.S)
-    return html.unescape(title[1] if title else ""), page
-
-
-def test_text_of_every_kind_survives_and_leaves_again(instance: Deployed, owner: Browser) -> None:
+def test_text_of_every_kind_survives_and_leaves_again(instance: Deployed) -> None:
     """Ten thousand characters, mark-up, umlauts, macrons and words YAML would read as something else, in one deploy;
     the next one finds nothing. Then all goes back, with a rule, a block and a role that were there for a while."""
     text = "\n\n".join([*TRAPS[:-2], LONG_TEXT])
@@ -113,10 +99,6 @@ def test_text_of_every_kind_survives_and_leaves_again(instance: Deployed, owner:
             assert "x" * 10_000 in content
             assert [rule["text"] for rule in api(instance, "v1/instance/rules")][: len(TRAPS)] == list(TRAPS)
             assert [row["comment"] for row in api(instance, "v1/instance/domain_blocks")] == ["no", "Spam"]
-            title, page = on_the_way_in(instance)
-            assert "no" in title.split()
-            assert all(trap in html.unescape(page) for trap in TRAPS)
-            assert "<script>alert" not in page
             assert deployed(instance) == []
     finally:
         assert STEP in deployed(instance)
