@@ -56,7 +56,11 @@ BASE: Commands = {
         f"test_ipv6_trusts_no_router[{each}-{name}]": f"{SYSCTL} net.ipv6.conf.{each}.{name}=1"
         for each in ("all", "default")
         for name in IPV6
+        if (each, name) != ("all", "forwarding")
     },
+    # The kernel copies this one from `all` to `default`.
+    "test_ipv6_trusts_no_router[all-forwarding] test_ipv6_trusts_no_router[default-forwarding]": f"{SYSCTL} "
+    "net.ipv6.conf.all.forwarding=1",
     "test_no_core_in_a_sign_in": "printf 'root hard core unlimited\\n* hard core unlimited\\n' > /etc/security/limits.d/99-mutation.conf",
     "test_no_core_is_kept[Storage-none]": "printf '[Coredump]\\nStorage=external\\n' > /etc/systemd/coredump.conf.d/99-a.conf",
     "test_no_core_is_kept[ProcessSizeMax-0]": "printf '[Coredump]\\nProcessSizeMax=1G\\n' > /etc/systemd/coredump.conf.d/99-b.conf",
