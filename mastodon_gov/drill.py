@@ -13,10 +13,10 @@ import click
 
 from mastodon_gov.errors import Refusal
 from mastodon_gov.journal import note
-from mastodon_gov.remote import Host, database_host
+from mastodon_gov.remote import LIB, Host, database_host
 from mastodon_gov.restore import moment
 
-PROGRAM = "/usr/local/lib/mastodon-gov/drill.py"
+PROGRAM = f"{LIB}/drill.py"
 KEPT = "/var/lib/mastodon-gov/drills"
 NAMESPACE = "mastodon-drill"
 

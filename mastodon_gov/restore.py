@@ -14,9 +14,9 @@ import click
 
 from mastodon_gov.errors import Refusal
 from mastodon_gov.journal import note
-from mastodon_gov.remote import Host, database_host
+from mastodon_gov.remote import LIB, Host, database_host
 
-PROGRAM = "/usr/local/lib/mastodon-gov/restore.py"
+PROGRAM = f"{LIB}/restore.py"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 LOOKS_LIKE_TIME = re.compile(r"\d{4}-?\d\d-?\d\d")
 

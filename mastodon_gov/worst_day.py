@@ -20,9 +20,9 @@ from mastodon_gov.inventory import identity_path
 from mastodon_gov.migrations import number
 from mastodon_gov.release.select import selected
 from mastodon_gov.remote import Host
+from mastodon_gov.restore import PROGRAM
 from mastodon_gov.runner import ROOT, last_words
 
-PROGRAM = "/usr/local/lib/mastodon-gov/restore.py"
 PLACE = ROOT / "roles/restore/place.py"
 LOOK = """cat /var/lib/mastodon-gov/restore.json 2>/dev/null && exit
 [ ! -e /opt/mastodon/current ] || { echo full; exit; }

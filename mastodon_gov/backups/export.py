@@ -17,12 +17,12 @@ import pyrage
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance import Instance, Secrets
 from mastodon_gov.inventory import identity_path
-from mastodon_gov.remote import Host, database_host
+from mastodon_gov.remote import LIB, Host, database_host
 from mastodon_gov.secrets import read
 from mastodon_gov.storage.client import connect, reached, sentences
 
 DATABASE = "mastodon_production"
-OBSERVE = "/usr/local/lib/mastodon-gov/backup-manifest"
+OBSERVE = f"{LIB}/backup-manifest"
 # Made anew by any server (reference: mastodon-production §8); people's own archives are private and short-lived.
 LEFT_OUT = ("cache/", "backups/", "mfg-probe/")
 # The table of contents stands first in a dump; that of Mastodon takes less than 1 MB.

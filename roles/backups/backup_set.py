@@ -13,6 +13,7 @@ from pyinfra.api.state import State
 from mastodon_gov.backups.configuration import is_kept, keep
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance import Node
+from roles.backups.role import started
 from roles.lib import Commands, deploy
 from roles.restore.role import RestoreUnderWay
 
@@ -64,8 +65,7 @@ def manifest_of_release(node: Node) -> Commands:
     done = host.get_fact(RestoreUnderWay).get("done", {})
     # A restore that has switched ends with a full backup of its own.
     if "swap" not in done or "backup" in done:
-        log = f"journalctl -u {INCREMENTAL} -u mfg-backup-manifest -n 20 --no-pager -o cat >&2"
-        yield StringCommand(f"systemctl start {INCREMENTAL} || {{ {log}; exit 1; }}")
+        yield StringCommand(started(INCREMENTAL, "mfg-backup-manifest"))
 
 
 @deploy("Backup set")

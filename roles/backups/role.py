@@ -138,9 +138,10 @@ def steps(found: dict[str, Any], stanza: str, second: bool = False) -> list[str]
     return [*anew, *made, *map(started, wanted)]
 
 
-def started(unit: str) -> str:
-    """Run a unit to its end; its log where it fails."""
-    return f"systemctl start {unit} || {{ journalctl -u {unit} -n 30 --no-pager -o cat >&2; exit 1; }}"
+def started(unit: str, *others: str) -> str:
+    """Run a unit to its end; where it fails its log, with that of the others it starts."""
+    logs = " ".join(f"-u {each}" for each in (unit, *others))
+    return f"systemctl start {unit} || {{ journalctl {logs} -n 30 --no-pager -o cat >&2; exit 1; }}"
 
 
 @operation()

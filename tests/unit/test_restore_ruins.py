@@ -127,5 +127,5 @@ def test_the_newest_history_must_be_in_the_repository(
         (tmp_path / name).touch()
     monkeypatch.setattr(ruins, "WAL", tmp_path)
     monkeypatch.setattr(ruins, "repository", lambda _: {"name": "gov", "archive": [{"id": "17-1"}]})
-    monkeypatch.setattr(ruins, "ask", lambda *_: f'{{"{there}": {{}}}}')
+    monkeypatch.setattr(ruins, "listing", lambda *_: {there: {}})
     assert ruins.history_arrived() == arrived

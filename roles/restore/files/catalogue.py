@@ -129,9 +129,15 @@ def repository(target: Target, user: str = "postgres") -> dict[str, Any]:
     return found
 
 
+def listing(target: Target, place: str, *options: str, user: str = "postgres") -> dict[str, Any]:
+    """What lies at a place of the repository, by name."""
+    told: dict[str, Any] = json.loads(ask(target, *options, "--output=json", "repo-ls", place, user=user) or "{}")
+    return told
+
+
 def points(target: Target) -> list[dict[str, Any]]:
     """Restore points by name, oldest first: name, time (UTC), lsn, wal. Their files lie beside pgBackRest's."""
-    listed = json.loads(ask(target, "--repo1-path=/", "--output=json", "repo-ls", POINTS) or "{}")
+    listed = listing(target, POINTS, "--repo1-path=/")
     names = sorted(name for name, told in listed.items() if told.get("type") == "file")
     texts = [ask(target, "--repo1-path=/", "--raw", "repo-get", f"{POINTS}/{name}") for name in names]
     return [point for text in texts if {"name", "time", "lsn", "wal"} <= (point := parsed(text)).keys()]
@@ -152,7 +158,7 @@ def archived_until(target: Target, found: dict[str, Any]) -> float | None:
         return None
     archive = found["archive"][-1]
     place = f"archive/{configured()[0]}/{archive['id']}/{archive['max'][:16]}"
-    listed = json.loads(ask(target, "--output=json", "repo-ls", place) or "{}")
+    listed = listing(target, place)
     return max((told["time"] for told in listed.values() if told.get("type") == "file"), default=None)
 
 
@@ -166,7 +172,7 @@ def reachable(target: Target, found: dict[str, Any], user: str = "postgres") -> 
     """Backups from which the newest history can be followed. One that was made after the moment an earlier restore went
     back to lies on a branch that was given up: PostgreSQL refuses to replay from there."""
     place = f"archive/{configured()[0]}/{found['archive'][-1]['id']}" if found.get("archive") else ""
-    listed = json.loads(ask(target, "--output=json", "repo-ls", place, user=user) or "{}") if place else {}
+    listed = listing(target, place, user=user) if place else {}
     histories = sorted(name for name in listed if re.fullmatch(r"[0-9A-F]{8}\.history", name))
     text = ask(target, "repo-get", f"{place}/{histories[-1]}", user=user) if histories else ""
     # Number of an earlier timeline, and where the next one leaves it.

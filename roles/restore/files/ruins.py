@@ -8,7 +8,6 @@ passphrase look like a ruin at first sight; there a sentence is all that happens
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import time
@@ -20,15 +19,15 @@ if TYPE_CHECKING or __package__:
     from roles.restore.files.catalogue import (
         Refused,
         Target,
-        ask,
         configured,
         first_line,
+        listing,
         pgbackrest,
         repository,
         status,
     )
 else:  # on the host the programs lie side by side
-    from catalogue import Refused, Target, ask, configured, first_line, pgbackrest, repository, status
+    from catalogue import Refused, Target, configured, first_line, listing, pgbackrest, repository, status
 
 WAL = Path("/var/lib/postgresql/17/main/pg_wal")
 INDEX = ("archive/{}/archive.info", "backup/{}/backup.info")
@@ -65,8 +64,8 @@ def history_arrived() -> bool:
     """Whether the repository knows how the new timeline began: without that no older backup leads to it."""
     names = sorted(path.name for path in WAL.glob("*.history"))
     found = repository(Target("latest"))
-    listed = ask(Target("latest"), "--output=json", "repo-ls", f"archive/{found['name']}/{found['archive'][-1]['id']}")
-    return not names or names[-1] in json.loads(listed or "{}")
+    place = f"archive/{found['name']}/{found['archive'][-1]['id']}"
+    return not names or names[-1] in listing(Target("latest"), place)
 
 
 def destroyed(target: Target) -> bool:
