@@ -32,6 +32,7 @@ from roles.lib.files import Absent, Directory, Entry, Link, ManagedFile, managed
 from roles.lib.live import Live, live
 from roles.lib.packages import packages
 from roles.lib.render import facts_program, managed
+from roles.lib.seen import seen
 from roles.lib.units import Unit, units
 from roles.nginx.role import BUNDLE, CHALLENGES, NGINX
 
@@ -102,25 +103,25 @@ def key_mode() -> Live:
 @operation()
 def usable_pair(node: Node) -> Commands:
     """Point nginx to the best pair there is, and have a request ready where an internal CA signs."""
-    seen = host.get_fact(Pairs)
+    now = seen(Pairs)
     if node.instance.certificates.internal_ca:
-        yield from _request(node, seen)
-    target = in_force(node, seen)
-    if target == PLACEHOLDER and not seen.pair(PLACEHOLDER).fits:
+        yield from _request(node, now)
+    target = in_force(node, now)
+    if target == PLACEHOLDER and not now.pair(PLACEHOLDER).fits:
         yield StringCommand("sh -c", QuoteString(MAKE_PLACEHOLDER))
-    if target != seen.current:
+    if target != now.current:
         yield Link(CURRENT, target).make()
 
 
-def _request(node: Node, seen: Seen) -> Commands:
+def _request(node: Node, now: Seen) -> Commands:
     names, local = node.instance.public_names, Path(node.certificate.request)
-    if set(names) != seen.request_names:
+    if set(names) != now.request_names:
         listed = ",".join(f"DNS:{name}" for name in names)
         yield StringCommand("sh -c", QuoteString(MAKE_REQUEST), "sh", QuoteString(names[0]), QuoteString(listed))
         yield FunctionCommand(_fetch_request, (local,), {})
-    elif not local.exists() or local.read_text() != seen.request:
+    elif not local.exists() or local.read_text() != now.request:
         yield FunctionCommand(_fetch_request, (local,), {})
-    if not ready(node, seen):
+    if not ready(node, now):
         why = "there is no signed certificate yet" if not node.certificate.chain else "it does not fit the request"
         logger.warning(
             f"NOTE: {node.name}: nginx does not show a certificate of your CA, because {why}. Have {local} signed for "
@@ -159,16 +160,16 @@ def certbot(node: Node) -> StringCommand:
 @operation()
 def issued(node: Node) -> Commands:
     """Get a certificate by ACME if names, server or time ask for one; then remove the pairs nobody uses any more."""
-    seen = host.get_fact(Pairs)
-    target = in_force(node, seen)
-    if node.instance.certificates.acme and not ready(node, seen):
+    now = seen(Pairs)
+    target = in_force(node, now)
+    if node.instance.certificates.acme and not ready(node, now):
         target = wanted(node)
         yield certbot(node)
         yield Link(CURRENT, target).make()
-    for path in sorted(seen.given - {target, given(node)}):
+    for path in sorted(now.given - {target, given(node)}):
         yield StringCommand("rm -rf --", QuoteString(path))
     retired = f"{LETSENCRYPT}/live/{node.instance.domain.web}"
-    if not node.instance.certificates.acme and retired in seen.pairs and target != retired:
+    if not node.instance.certificates.acme and retired in now.pairs and target != retired:
         yield StringCommand("certbot delete -n --cert-name", QuoteString(node.instance.domain.web))
 
 

@@ -10,7 +10,7 @@ from pyinfra import host, state
 from pyinfra.api import FactBase, FunctionCommand, OperationError, QuoteString, StringCommand, operation
 
 from roles.lib import Commands
-from roles.lib.files import FileStates, ManagedFile
+from roles.lib.files import ManagedFile, declare, file_states
 
 ROLLBACK_AFTER = 60  # seconds the host waits for our confirmation
 PROBE_FOR = 20  # seconds we try; sshd closes its port for a moment when it reads new settings
@@ -59,8 +59,7 @@ class Confirmed(FactBase[str]):
         return output[0].strip() if output else ""
 
 
-@operation()
-def confirmed_file(file: ManagedFile, apply: str, live: str, unit: str) -> Commands:
+def confirmed_file(*, name: str, file: ManagedFile, apply: str, live: str, unit: str) -> None:
     """Put a file in place and apply it, but only for good when we can still sign in.
 
     + file: its old content (or absence) is what the rollback restores
@@ -68,9 +67,15 @@ def confirmed_file(file: ManagedFile, apply: str, live: str, unit: str) -> Comma
     + live: command that prints the live state, to see changes made behind our back
     + unit: name for the rollback's timer; a run that died leaves the timer, which ends by itself
     """
+    declare([file.path])
+    _confirmed_file(name=name, file=file, apply=apply, live=live, unit=unit)
+
+
+@operation()
+def _confirmed_file(file: ManagedFile, apply: str, live: str, unit: str) -> Commands:
     record = f"/var/lib/mastodon-gov/{unit}.sha256"
     before, _, now = host.get_fact(Confirmed, live=live, record=record).partition(" ")
-    same_file = host.get_fact(FileStates, paths=[file.path]).get(file.path) == file.state
+    same_file = file_states([file.path]).get(file.path) == file.state
     if same_file and before and before == now:
         return
     # Programs inside a program: the words are quoted by hand, because a QuoteString would print its own name.

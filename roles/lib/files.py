@@ -6,14 +6,17 @@ Content travels on stdin: it is in no argument list, in no log and in no tempora
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import ClassVar
+from weakref import WeakKeyDictionary
 
-from pyinfra import host
 from pyinfra.api import FactBase, QuoteString, StringCommand, operation
+from pyinfra.api.host import Host
 
 from roles.lib import Commands
+from roles.lib.seen import changed, seen, this_host
 
 
 @dataclass(frozen=True)
@@ -143,10 +146,29 @@ class FileStates(FactBase[dict[str, tuple[str, ...]]]):
         return found
 
 
-@operation()
-def managed_files(entries: list[Entry]) -> Commands:
+_declared: WeakKeyDictionary[Host, set[str]] = WeakKeyDictionary()
+
+
+def declare(paths: Iterable[str]) -> None:
+    """Paths that this run will ask for: roles say so before the first operation runs."""
+    _declared.setdefault(this_host(), set()).update(paths)
+
+
+def file_states(paths: list[str]) -> dict[str, tuple[str, ...]]:
+    """As FileStates. While nothing was changed, one question serves all that was declared."""
+    asked = paths if changed() else sorted({*paths, *_declared.get(this_host(), ())})
+    return seen(FileStates, paths=asked)
+
+
+def managed_files(*, name: str, entries: list[Entry]) -> None:
     """Bring every entry that differs to its state, in the order given (directories before what is in them)."""
-    current = host.get_fact(FileStates, paths=[entry.path for entry in entries])
+    declare(entry.path for entry in entries)
+    _managed_files(name=name, entries=entries)
+
+
+@operation()
+def _managed_files(entries: list[Entry]) -> Commands:
+    current = file_states([entry.path for entry in entries])
     for entry in entries:
         if current.get(entry.path) != entry.state:
             yield entry.make()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pyinfra import host
 from pyinfra.api import FactBase, QuoteString, StringCommand, operation
 
 from roles.lib import Commands
+from roles.lib.seen import seen
 
 # A service must not run with Debian's default settings, not even for a second (DESIGN §3.3): while packages are
 # installed, Debian's policy hook refuses every start. The hook is removed however the command ends.
@@ -39,16 +39,9 @@ class InstalledPackages(FactBase[set[str]]):
         return {line.split("|")[1] for line in output if line.startswith("ii ")}
 
 
-# By host; a round trip for each of ten roles would be a sixth of a deploy that changes nothing.
-_installed: dict[str, set[str]] = {}
-
-
 @operation()
 def packages(names: Sequence[str]) -> Commands:
     """Install what is missing, all in one run of apt; heals an interrupted dpkg first."""
-    if host.name not in _installed:
-        _installed[host.name] = host.get_fact(InstalledPackages)
-    missing = sorted(set(names) - _installed[host.name])
-    if missing:
-        del _installed[host.name]
+    installed: set[str] = seen(InstalledPackages)
+    if missing := sorted(set(names) - installed):
         yield StringCommand("sh -c", QuoteString(INSTALL), "sh", *(QuoteString(name) for name in missing))

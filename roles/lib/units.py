@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from weakref import WeakKeyDictionary
 
-from pyinfra import host
 from pyinfra.api import FactBase, QuoteString, StringCommand, operation
+from pyinfra.api.host import Host
 
 from roles.lib import Commands
+from roles.lib.seen import changed, seen, this_host
 
 # systemd does not say when a unit was last reloaded; /run forgets with the boot, as the unit's own start does.
 STAMPS = "/run/mastodon-gov/reloaded"
@@ -132,16 +134,30 @@ def _command(unit: Unit, word: str) -> StringCommand:
     return StringCommand(*steps)
 
 
-@operation()
-def units(wanted: list[Unit]) -> Commands:
+_declared: WeakKeyDictionary[Host, list[Unit]] = WeakKeyDictionary()
+
+
+def unit_states(wanted: list[Unit]) -> Observed:
+    """As UnitStates. While nothing was changed, one question serves all units of all roles."""
+    asked = wanted if changed() else [*wanted, *_declared.get(this_host(), ())]
+    paths = sorted({path for unit in asked for path in unit.reads})
+    return seen(UnitStates, names=sorted({unit.name for unit in asked}), paths=paths)
+
+
+def units(*, name: str, wanted: list[Unit]) -> None:
     """Bring units to run with what is written now; systemd's own view is refreshed first when it is stale."""
-    paths = sorted({path for unit in wanted for path in unit.reads})
-    seen = host.get_fact(UnitStates, names=[unit.name for unit in wanted], paths=paths)
-    if any(seen.units.get(u.name, {}).get("NeedDaemonReload") == "yes" for u in wanted) or any(
-        seen.units.get(u.name, {}).get("LoadState") == "not-found" for u in wanted
+    _declared.setdefault(this_host(), []).extend(wanted)
+    _units(name=name, wanted=wanted)
+
+
+@operation()
+def _units(wanted: list[Unit]) -> Commands:
+    now = unit_states(wanted)
+    if any(now.units.get(u.name, {}).get("NeedDaemonReload") == "yes" for u in wanted) or any(
+        now.units.get(u.name, {}).get("LoadState") == "not-found" for u in wanted
     ):
         yield StringCommand("systemctl daemon-reload")
-    words = [(unit, word) for unit in wanted for word in actions(unit, seen)]
+    words = [(unit, word) for unit in wanted for word in actions(unit, now)]
     # Together: systemd reads all its units anew after every `enable`.
     if enabled := [QuoteString(unit.name) for unit, word in words if word == "enable"]:
         yield StringCommand("systemctl enable", *enabled)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pyinfra import host
 from pyinfra.api import FactBase, OperationError, QuoteString, StringCommand, operation
 
 from mastodon_gov import migrations
@@ -15,8 +14,9 @@ from mastodon_gov.instance import Instance, Node
 from mastodon_gov.instance.immutable import domain_refusal
 from mastodon_gov.migrations import Migrations
 from roles.lib import Commands
+from roles.lib.seen import seen
 from roles.mastodon.lock import is_settled, lock_sql, psql_install, status_sql, sync_sql
-from roles.mastodon.processes import HOME, LIB, journalled, observed, who
+from roles.mastodon.processes import HOME, LIB, journalled, who
 
 DATABASE = "mastodon_production"
 FIRST_PASSWORD = "/var/lib/mastodon-gov/owner-first-password"  # noqa: S105  # a path
@@ -101,14 +101,9 @@ class ApplicationState(FactBase[Application]):
 
 def observe(node: Node) -> Application:
     """The state of this node's application. Raises OperationError for a database a deploy must not touch."""
-    if isinstance(state := observed.get(host.name), Application):
-        return state
     instance = node.instance
     wanted = json.dumps({"ids": list(instance.register), "domains": list(instance.staff_domains)})
-    state = host.get_fact(ApplicationState, owner=instance.owner.username, wanted=wanted)
-    # Complete only when database and release are both there: other roles make them.
-    if state.lock["installed"] and node.release.name in state.installed:
-        observed[host.name] = state
+    state = seen(ApplicationState, owner=instance.owner.username, wanted=wanted)
     if refusal := refused(state, node.instance, node.release.name):
         raise OperationError(refusal)
     return state
@@ -152,7 +147,6 @@ def prepare_database(node: Node) -> Commands:
     process of the application has ever run on it. Rails forgets the seeds when it is killed after the schema, so they
     are a task of their own; they can be repeated."""
     if not observe(node).lock["installed"]:
-        observed.clear()
         yield _as_owner(node, "bundle", "exec", "rails", "db:prepare", "db:seed")
 
 
@@ -196,7 +190,6 @@ def database_lock(node: Node) -> Commands:
     names = (instance.domain.handle, instance.domain.web)
     settings = {"require_2fa": "true"}
     if not is_settled(observe(node).lock, instance.register, settings, names):
-        observed.clear()
         install = " ".join(psql_install(DATABASE))
         sql = lock_sql() + "\n" + sync_sql(instance.register, settings, names)
         yield StringCommand(f"runuser -u postgres -- {install}", _stdin=sql)
@@ -209,7 +202,6 @@ def owner_account(node: Node) -> Commands:
     seen = state.password_waits or state.password_shown
     if state.owner is not None and (state.owner["signed_in"] or seen):
         return
-    observed.clear()
     what = "create" if state.owner is None else "reset"
     release = f"{HOME}/releases/{node.release.name}"
     yield StringCommand(f"{LIB}/owner_account.py {what} {release}", QuoteString(owner.username), owner.address)

@@ -9,11 +9,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from pyinfra import host, state
+from pyinfra import host
 from pyinfra.api import FactBase, FileUploadCommand, QuoteString, StringCommand, operation
 
 from mastodon_gov.instance.node import ReleaseBundle
 from roles.lib import Commands
+from roles.lib.seen import seen
 
 LIB = "/usr/local/lib/mastodon-gov"
 HOME = "/opt/mastodon"
@@ -56,16 +57,8 @@ def who() -> str:
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
-# What the steps know, by host, until one of them changes something: asking again before each step would be a second of
-# every deploy.
-observed: dict[str, object] = {}
-_settled: set[tuple[str, bool]] = set()
-
-
 def journalled(release: ReleaseBundle, step: str, command: str) -> StringCommand:
     """A shell command as a step on the way to a release: the host writes down when it began and how it ended."""
-    observed.clear()
-    _settled.clear()
     words = (QuoteString(word) for word in (release.name, who(), step))
     return StringCommand(f"{LIB}/journal.py step", *words, "-- sh -c", QuoteString(command))
 
@@ -90,8 +83,5 @@ def install_release(release: ReleaseBundle, allow_standin: bool) -> Commands:
 def run_release(release: ReleaseBundle, step: str) -> Commands:
     """Swap the slots when a process is older than what it reads or runs another release: `start` the other slot and
     see that it is healthy, then stop the old `web`, `sidekiq`, `streaming`."""
-    asked = (host.name, state.is_executing)
-    if asked not in _settled and host.get_fact(SlotsSettled, release=release.name):
-        _settled.add(asked)
-    if asked not in _settled:
+    if not seen(SlotsSettled, release=release.name):
         yield journalled(release, step, f"{LIB}/slots.py settle {release.name} {step}")

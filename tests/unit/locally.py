@@ -32,15 +32,20 @@ def _real_fact(_: Host, cls: Any, **arguments: Any) -> Any:
     return fact.process(lines) if lines else cls.default()
 
 
+def new_state(name: str) -> Any:
+    """pyinfra's state with one host."""
+    untyped: Any = (Inventory, Config)
+    make_inventory, make_config = untyped
+    return State(make_inventory(([name], {"fake_delay": 0, "fake_delay_jitter": 0})), make_config())
+
+
 def commands(work: Callable[[], object], facts: Mapping[Any, Any] | None = None) -> list[StringCommand]:
     """What the operations called by `work` would run on a host; facts are canned, or asked of this machine."""
 
     def get_fact(host: Host, cls: Any, *_: Any, **arguments: Any) -> Any:
         return facts[cls] if facts and cls in facts else _real_fact(host, cls, **arguments)
 
-    untyped: Any = (Inventory, Config)
-    make_inventory, make_config = untyped
-    state: Any = State(make_inventory((["@fake/host"], {"fake_delay": 0, "fake_delay_jitter": 0})), make_config())
+    state = new_state("@fake/host")
     with ctx_state.use(state), patch.object(Host, "get_fact", get_fact):
         connect_all(state)
         add_deploy(state, work)

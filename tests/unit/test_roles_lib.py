@@ -2,20 +2,54 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+from pyinfra.api.connect import connect_all
+from pyinfra.api.deploy import add_deploy
+from pyinfra.api.host import Host
+from pyinfra.api.operations import run_ops
+from pyinfra.context import ctx_state
 
 from roles.lib.accounts import Account, Accounts, Known, accounts
 from roles.lib.files import Absent, Directory, Entry, Link, ManagedFile, managed_files
 from roles.lib.packages import InstalledPackages, packages
 from roles.lib.units import Observed, Unit, UnitStates, actions, units
-from tests.unit.locally import commands, shell
+from tests.unit.locally import commands, new_state, shell
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="owners of files can only be set by root")
+
+
+SELF = (pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name)
+
+
+def asked_for(files: list[ManagedFile]) -> list[int]:
+    """Run one operation for each file on this machine; returns for how many files each question asked."""
+    asked: list[int] = []
+    ask = Host.get_fact
+
+    def counted(host: Host, fact: Any, **arguments: Any) -> Any:
+        asked.append(len(arguments["paths"]))
+        return ask(host, fact, **arguments)
+
+    def work() -> None:
+        for file in files:
+            managed_files(name=f"Write {file.path}", entries=[replace(file, user=SELF[0], group=SELF[1])])
+
+    state = new_state("@local")
+    state.check_for_changes = False  # as with -y: nothing is asked before the first operation runs
+    with ctx_state.use(state), patch.object(Host, "get_fact", counted):
+        connect_all(state)
+        add_deploy(state, work)
+        run_ops(state)
+    return asked
 
 
 def settle(entries: list[Entry]) -> int:
@@ -202,3 +236,15 @@ def test_who_is_not_declared_loses_the_account() -> None:
     assert removal.endswith(" sh eve")
     assert 'rm -f /etc/ssh/keys/"$1"' in removal
     assert 'userdel "$1"' in removal
+
+
+def test_one_question_until_something_changes(tmp_path: Path) -> None:
+    """Files of all roles are asked for together; after a change each operation asks anew for its own."""
+    first, second, third = (ManagedFile(str(tmp_path / name), f"{name}\n", mode=0o600) for name in "abc")
+    for file in (first, second, third):
+        Path(file.path).write_text(file.content)
+        Path(file.path).chmod(file.mode)
+    assert asked_for([first, second, third]) == [3]
+    Path(second.path).write_text("other\n")
+    assert asked_for([first, second, third]) == [3, 1]
+    assert Path(second.path).read_text() == "b\n"
