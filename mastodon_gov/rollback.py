@@ -30,11 +30,15 @@ class Way:
 
 
 def target_of(seen: dict[str, Any]) -> str:
-    """The release that an unfinished upgrade came from, or the one that served before. Refusal when there is none."""
+    """The release that an unfinished upgrade came from or an unfinished rollback leads to, or else the one that served
+    before. Refusal when there is none."""
     serving, journal = seen["serving"], seen["journal"]
     last = journal[-1] if journal else None
-    if last and last["event"] != "closed" and number(last["from"]) <= number(serving):
-        return str(last["from"])
+    if last and last["event"] != "closed":
+        if number(last["to"]) < number(last["from"]):
+            return str(last["to"])  # a rollback that stopped half-way goes on
+        if number(last["from"]) <= number(serving):
+            return str(last["from"])
     ways = [line["from"] for line in journal if line["to"] == serving and number(line["from"]) < number(serving)]
     before = ways[-1] if ways else seen["previous"]
     if before is None or number(before) >= number(serving):

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from mastodon_gov.backups.bucket import look
 from mastodon_gov.inventory import identity_path
+from mastodon_gov.migrations import number
 from mastodon_gov.release.known import of_status
 from mastodon_gov.remote import LIB, application_host
 from mastodon_gov.secrets import read
@@ -80,9 +81,11 @@ def _slot_problems(slots: dict[str, Any]) -> list[str]:
 def _upgrade_problems(last: dict[str, Any]) -> list[str]:
     if last.get("state", "done") in ("done", "held"):
         return []
+    back = number(last["to"]) < number(last["from"])
+    ways = "`mastodon-gov rollback` finishes it" if back else "`mastodon-gov upgrade` finishes it, `rollback` goes back"
     return [
         f"the way from {last['from']} to {last['to']} stopped, or still is, in the step `{last['step']}` "
-        f"({last['state']}, {last['last'][:19]} UTC): `mastodon-gov upgrade` finishes it, `rollback` goes back"
+        f"({last['state']}, {last['last'][:19]} UTC): {ways}"
     ]
 
 

@@ -125,7 +125,8 @@ def make_plan(directory: Path, host: Host, version: str | None) -> Plan:
 def _unfinished(seen: dict[str, Any]) -> bool:
     """Whether something began and has not ended: by the journal, or by the slots."""
     last = seen["journal"][-1]["event"] if seen["journal"] else "closed"
-    return last not in ("closed", "held") or not seen["slots"]["settled"]
+    finished = last == "closed" or (last == "held" and seen["held"])
+    return not finished or not seen["slots"]["settled"]
 
 
 def show(plan: Plan) -> None:
@@ -212,7 +213,7 @@ def upgrade(  # noqa: PLR0913, PLR0917  each is an option of the command line
     else:
         console = Console(stderr=as_json, quiet=as_json, soft_wrap=True)
         console.print(f"{plan.origin} → {plan.target}", highlight=False)
-        done = go(directory, host, plan.target.partition("-")[0], plan.target if hold else "", console)
+        done = go(directory, host, plan.target.partition("-")[0], plan.target if hold and plan.after else "", console)
     _end(plan, done, as_json)
 
 

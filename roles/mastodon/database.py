@@ -68,8 +68,9 @@ class ApplicationState(FactBase[Application]):
             f"-d {DATABASE} -f - 2>/dev/null | tr -d '\\n' | sed 's/}}{{/}}\\n{{/g'; echo; echo =; "
             f"[ -e {FIRST_PASSWORD} ] && echo waits; [ -e {SHOWN} ] && echo shown; "
             f'[ ! -e {HELD} ] || echo "held $(cat {HELD})"; '
-            f'[ ! -s {JOURNAL} ] || tail -n 1 {JOURNAL} | grep -q \'"event": "\\(closed\\|held\\)"\' '
-            "|| echo unfinished; true"
+            # Held only as long as somebody wants it held: then the way goes on, also where nothing is left to migrate.
+            f'[ ! -s {JOURNAL} ] || case $(tail -n 1 {JOURNAL}) in *\'"event": "closed"\'*) ;; '
+            f'*\'"event": "held"\'*) [ -e {HELD} ] || echo unfinished ;; *) echo unfinished ;; esac; true'
         )
         return StringCommand("sh -c", QuoteString(script), "sh", *map(QuoteString, (owner, sql, wanted)))
 

@@ -16,7 +16,9 @@ from mastodon_gov.instance.release_line import with_release, write_release
 from mastodon_gov.migrations import Migrations, created, read_installed, read_paths, refusal, tables
 from mastodon_gov.rollback import restore_point, target_of
 from mastodon_gov.upgrade_plan import Need, Plan, choose, estimate, held_problems, path_refusal, pending, problems
+from roles.mastodon import database
 from roles.mastodon.files import journal, migrate
+from tests.unit.locally import shell
 
 OLD, NEW, NEXT = "4.5.15-aaaaaaaa", "4.6.5-bbbbbbbb", "4.7.0-cccccccc"
 INSTALLED = {
@@ -258,6 +260,23 @@ def way(event: str, origin: str, to: str, **more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
+    ("event", "held", "unfinished"),
+    [("closed", "", False), ("held", NEW, False), ("held", "", True), ("end", "", True), ("start", NEW, True)],
+)
+def test_a_way_ends_when_it_is_closed_or_held_on_purpose(
+    host: Path, monkeypatch: pytest.MonkeyPatch, event: str, held: str, unfinished: bool
+) -> None:
+    """A release without post-deployment migrations runs no step after `--hold`; its way is closed all the same."""
+    mark = host / "held"
+    mark.write_text(held) if held else None
+    journal.append(way(event, OLD, NEW))
+    monkeypatch.setattr(database, "JOURNAL", host / "journal")
+    monkeypatch.setattr(database, "HELD", mark)
+    answer = shell(database.ApplicationState().command("owner", "{}")).stdout.splitlines()
+    assert database.ApplicationState().process(answer).unfinished == unfinished
+
+
+@pytest.mark.parametrize(
     ("serving", "previous", "lines", "target"),
     [
         (NEW, OLD, [way("closed", OLD, NEW)], OLD),
@@ -265,6 +284,8 @@ def way(event: str, origin: str, to: str, **more: Any) -> dict[str, Any]:
         (OLD, None, [way("end", OLD, NEW)], OLD),  # interrupted before the swap
         (NEW, OLD, [way("held", OLD, NEW)], OLD),
         (OLD, NEW, [way("closed", OLD, NEW), way("closed", NEW, OLD)], None),
+        (NEW, OLD, [way("closed", OLD, NEW), way("end", NEW, OLD)], OLD),  # a rollback that failed before its swap
+        (OLD, NEW, [way("closed", OLD, NEW), way("start", NEW, OLD)], OLD),  # one that was killed after it
         (OLD, None, [], None),
     ],
 )
@@ -301,9 +322,13 @@ def test_the_last_whole_upgrade_says_how_long_one_takes() -> None:
     assert json.loads(json.dumps(lines)) == lines
 
 
+RUNNING = "Cannot run migrations because another migration process is currently running."
+
+
 def test_migrations_wait_for_a_run_that_was_killed_but_still_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rails' own words when its advisory lock is held; a real error ends at once."""
-    said = ["Cannot run migrations because another migration process is currently running."]
+    """Rails' own words when its advisory lock is held; PostgreSQL's when it ended one of two that waited for each
+    other; a real error ends at once."""
+    said = ["PG::TRDeadlockDetected: ERROR:  deadlock detected", RUNNING]
     tries: list[tuple[str, str]] = []
 
     def one(*asked: str) -> subprocess.CompletedProcess[str]:
@@ -312,6 +337,6 @@ def test_migrations_wait_for_a_run_that_was_killed_but_still_works(monkeypatch: 
 
     monkeypatch.setattr(migrate, "migrate", one)
     monkeypatch.setattr("time.sleep", lambda _: None)
-    assert (migrate.main([NEW, "before"]), tries) == (0, [(NEW, "before")] * 2)
+    assert (migrate.main([NEW, "before"]), tries) == (0, [(NEW, "before")] * 3)
     said.append("PG::DuplicateColumn: ERROR: it already exists")
-    assert (migrate.main([NEW, "before"]), len(tries)) == (1, 3)
+    assert (migrate.main([NEW, "before"]), len(tries)) == (1, 4)

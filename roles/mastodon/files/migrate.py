@@ -20,8 +20,11 @@ LIB = "/usr/local/lib/mastodon-gov"
 DATABASE = "mastodon_production"
 LOCK_TIMEOUT = 3  # seconds
 PAUSES = (1, 2, 4, 8, 16)  # seconds between the tries
-# The last is Rails' own lock: only one migrates at a time.
-NO_LOCK = re.compile(r"lock timeout|LockNotAvailable|LockWaitTimeout|another migration process")
+# PostgreSQL ends one of two that wait for each other, and it may be ours. The last is Rails' own lock: only one
+# migrates at a time.
+NO_LOCK = re.compile(
+    r"lock timeout|LockNotAvailable|LockWaitTimeout|deadlock detected|TRDeadlockDetected|another migration process"
+)
 HOLDERS = """SELECT format('process %s (%s, user %s), in a transaction for %s s', pid,
     coalesce(nullif(application_name, ''), backend_type), usename, extract(epoch FROM now() - xact_start)::int)
   FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
