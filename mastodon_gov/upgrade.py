@@ -16,7 +16,7 @@ from mastodon_gov.errors import Refusal
 from mastodon_gov.instance import Instance
 from mastodon_gov.instance.node import ReleaseBundle
 from mastodon_gov.instance.release_line import FILE, put, write_release
-from mastodon_gov.release.bundle import migration_texts, migrations_of, read_release
+from mastodon_gov.release.bundle import check_signature, migration_texts, migrations_of, read_release
 from mastodon_gov.release.pins import pins
 from mastodon_gov.release.select import selected
 from mastodon_gov.remote import LIB, Host, application_host
@@ -96,6 +96,7 @@ def make_plan(directory: Path, host: Host, version: str | None) -> Plan:
     pins().version(wanted)
     refuse([sentence] if (sentence := path_refusal(origin.partition("-")[0], wanted, known)) else [])
     bundle = bundle_of(host.instance, directory, wanted)
+    check_signature(bundle)  # before anything of it is believed
     archive, versions = Path(bundle.archive), seen["database"]["versions"] or []
     about, own = read_release(archive)[0], migrations_of(archive)
     texts = migration_texts(archive, own.known - set(versions))

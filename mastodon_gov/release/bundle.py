@@ -8,12 +8,15 @@ import os
 import subprocess
 import sys
 import tarfile
+import tempfile
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict, StringConstraints, ValidationError
 
 from mastodon_gov.errors import Refusal
+from mastodon_gov.instance.node import ReleaseBundle
 from mastodon_gov.migrations import Migrations, read_paths
 from mastodon_gov.release.pins import Frozen
 
@@ -21,6 +24,8 @@ NAMESPACE = "mastodon-release"
 FORMAT = 1
 PROGRAMS = Path(__file__).parents[2] / "roles/mastodon/files"
 INSTALLER = PROGRAMS / "release_install.py"
+# Debian policy 5.6.1. A bundle is data: what it lists must not be able to say anything else to apt.
+PackageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.-]+$")]
 
 
 class Release(Frozen):
@@ -41,7 +46,7 @@ class Release(Frozen):
     build_date: str
     node: str | None
     toolchain: dict[str, str]
-    runtime_packages: list[str]
+    runtime_packages: list[PackageName]
     files: int = 0
     bytes: int = 0
 
@@ -73,17 +78,25 @@ def migrations_of(bundle: Path) -> Migrations:
 
 
 def migration_texts(bundle: Path, wanted: frozenset[str]) -> dict[str, str]:
-    """The text of migrations with these numbers, by path. Reads the archive to their end: seconds for real Mastodon."""
+    """The text of migrations with these numbers, by path. Reads the archive to their end: seconds for real Mastodon.
+
+    Raises Refusal when the archive ends before it has shown all of them.
+    """
     texts: dict[str, str] = {}
     with subprocess.Popen(["zstd", "-dcq", bundle], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as zstd:
-        with tarfile.open(fileobj=zstd.stdout, mode="r|") as tar:
+        with suppress(tarfile.TarError, EOFError), tarfile.open(fileobj=zstd.stdout, mode="r|") as tar:
             for member in tar:
-                path = member.name.partition("/")[2]
-                if len(texts) < len(wanted) and read_paths([path]).known & wanted and (text := tar.extractfile(member)):
-                    texts[path] = text.read().decode(errors="replace")
                 if len(texts) == len(wanted):
                     break
+                path = member.name.partition("/")[2]
+                if read_paths([path]).known & wanted and (text := tar.extractfile(member)):
+                    texts[path] = text.read().decode(errors="replace")
         zstd.kill()
+    if missing := wanted - read_paths(texts).known:
+        raise Refusal(
+            f"{bundle}: it is cut off or damaged: the migration {min(missing)} that it lists cannot be read. "
+            "Copy it again from where it was built."
+        )
     return texts
 
 
@@ -111,6 +124,22 @@ def verify(bundle: Path, signers: Path) -> dict[str, Any]:
         raise Refusal(done.stderr.strip())
     result: dict[str, Any] = json.loads(done.stdout)
     return result
+
+
+def verify_signature(file: Path, signers: Path) -> None:
+    """Refuse a file whose detached signature is not by one of the signers; done by the hosts' own program."""
+    argv = [sys.executable, str(INSTALLER), "--signed", str(file), "--signers", str(signers), "--namespace", NAMESPACE]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Refusal(done.stderr.strip())
+
+
+def check_signature(bundle: ReleaseBundle) -> None:
+    """Refusal unless the archive is signed by a key that the instance allows; its files are not looked at."""
+    with tempfile.NamedTemporaryFile("w", suffix=".signers") as signers:
+        signers.write(bundle.signers)
+        signers.flush()
+        verify_signature(Path(bundle.archive), Path(signers.name))
 
 
 def sign(bundle: Path, key: Path) -> Path:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -14,7 +12,7 @@ from pydantic import ValidationError
 
 from mastodon_gov.errors import Refusal
 from mastodon_gov.migrations import number
-from mastodon_gov.release.bundle import INSTALLER, NAMESPACE
+from mastodon_gov.release.bundle import verify_signature
 from mastodon_gov.release.pins import Frozen
 
 FILE = "known_versions.yaml"
@@ -128,14 +126,6 @@ def known_versions(directory: Path | None = None, file: Path | None = None, sign
             f"{file}: this list is of {given.as_of}, the built-in one is of {built_in.as_of}. Get a newer one."
         )
     return given
-
-
-def verify_signature(file: Path, signers: Path) -> None:
-    """Refuse a file whose detached signature is not by one of the signers; done by the hosts' own program."""
-    argv = [sys.executable, str(INSTALLER), "--signed", str(file), "--signers", str(signers), "--namespace", NAMESPACE]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise Refusal(done.stderr.strip())
 
 
 def read(file: Path) -> Known:

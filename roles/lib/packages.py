@@ -18,7 +18,7 @@ printf '#!/bin/sh\\nexit 101\\n' > "$hook" && chmod 755 "$hook" || exit 1
 export DEBIAN_FRONTEND=noninteractive
 dpkg --configure -a --force-confdef --force-confold || exit 1
 apt-get -qq -o DPkg::Lock::Timeout=600 update || exit 1
-apt-get -qq -y -o DPkg::Lock::Timeout=600 -o Dpkg::Options::=--force-confold --no-install-recommends install "$@"
+apt-get -qq -y -o DPkg::Lock::Timeout=600 -o Dpkg::Options::=--force-confold --no-install-recommends install -- "$@"
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 from collections.abc import Callable
 from datetime import date
@@ -16,7 +17,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 from mastodon_gov.errors import Refusal
 from mastodon_gov.release import pack
-from mastodon_gov.release.bundle import Release, lab_key, read_release, sign, verify
+from mastodon_gov.release.bundle import Release, lab_key, migration_texts, read_release, sign, verify
 from mastodon_gov.release.cli import release as verbs
 from mastodon_gov.release.known import known_versions, of_status, standing
 from mastodon_gov.release.pins import pins
@@ -79,6 +80,31 @@ def test_what_is_no_bundle_is_refused_with_a_sentence(tmp_path: Path, content: b
     (tmp_path / "x.tar.zst").write_bytes(content)
     with pytest.raises(Refusal, match="no release bundle"):
         read_release(tmp_path / "x.tar.zst")
+
+
+def test_a_package_list_cannot_speak_to_apt(tmp_path: Path) -> None:
+    """Whoever made the bundle, before anybody has looked at its signature."""
+    (tmp_path / "tree").mkdir()
+    harm = ABOUT.model_copy(update={"runtime_packages": ["ruby", "-oDPkg::Pre-Invoke::=id"]})
+    file = tmp_path / ABOUT.file
+    pack.pack(tmp_path / "tree", file, harm.model_dump(exclude={"files", "bytes"}), {"bomFormat": "CycloneDX"})
+    with pytest.raises(Refusal, match="no release bundle"):
+        read_release(file)
+
+
+def test_a_bundle_that_was_cut_off_shows_no_list_of_migrations(tmp_path: Path) -> None:
+    """Neither a traceback nor a plan with fewer of them."""
+    place = tmp_path / "tree/db/migrate"
+    place.mkdir(parents=True)
+    (tmp_path / "tree/app").write_bytes(random.Random(1).randbytes(3 << 20))  # noqa: S311  incompressible
+    (place / "20260101000000_last.rb").write_text("x")
+    file = tmp_path / ABOUT.file
+    pack.pack(tmp_path / "tree", file, ABOUT.model_dump(exclude={"files", "bytes"}), {"bomFormat": "CycloneDX"})
+    assert list(migration_texts(file, frozenset({"20260101000000"}))) == ["db/migrate/20260101000000_last.rb"]
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    with pytest.raises(Refusal, match="cut off or damaged: the migration 20260101000000"):
+        migration_texts(file, frozenset({"20260101000000"}))
 
 
 def test_verify_refuses_another_ministrys_key(bundle: Path, tmp_path: Path) -> None:
