@@ -33,6 +33,7 @@ UNITS = [Unit("mastodon.service"), *SWEEP_UNITS]
 PROGRAMS = (
     "mastodon-run",
     "slots.py",
+    "slots_gate.py",
     "slots_seen.py",
     "journal.py",
     "migrate.py",
@@ -82,9 +83,10 @@ def files(node: Node) -> list[Entry]:
 def mastodon(node: Node) -> None:
     """Release, files, tables, lock, owner; only then the processes; then what may follow them."""
     release = node.release
-    packages(name="Install packages", names=list(release.packages))
     settle(files=files(node))
     install_release(name=f"Install release {release.name}", release=release, allow_standin=node.instance.lab)
+    # After the release: the host has verified by now what this list comes from.
+    packages(name="Install packages", names=list(release.packages))
     prepare_database(name="Make the tables", node=node)
     restore_point(name="Mark a restore point", node=node, after=False)
     migrate(name="Migrate before the new release serves", node=node, after=False)

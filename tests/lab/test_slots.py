@@ -40,7 +40,9 @@ queue = Sidekiq::Queue.new("scheduler")
 60.times { break if queue.size.zero?; sleep 0.5 }
 puts(queue.size.zero? ? "DONE" : "LEFT #{queue.size}")
 """
-BROKEN = "[Service]\nExecStart=\nExecStart=/bin/false\n"
+ENDS = "/bin/false"
+# It listens and lives, and every page fails.
+FAILS = "/usr/bin/env DB_NAME=nowhere /usr/bin/bundle exec puma -C config/puma.rb"
 
 
 def _slots(instance: Deployed) -> dict[str, str]:
@@ -77,10 +79,12 @@ def _settle(instance: Deployed, kill: str = "") -> subprocess.CompletedProcess[s
 
 
 @contextmanager
-def _broken(instance: Deployed, kind: str) -> Iterator[None]:
-    """The next process of this kind ends at once."""
+def _broken(instance: Deployed, kind: str, start: str = ENDS) -> Iterator[None]:
+    """The next process of this kind ends at once, or is what `start` says."""
     place = f"/run/systemd/system/mastodon-{kind}@.service.d"
-    instance.root(f"mkdir -p {place}; cat > {place}/99-broken.conf", stdin=BROKEN)
+    instance.root(
+        f"mkdir -p {place}; cat > {place}/99-broken.conf", stdin=f"[Service]\nExecStart=\nExecStart={start}\n"
+    )
     try:
         yield
     finally:
@@ -127,6 +131,22 @@ def test_a_new_slot_that_cannot_start_leaves_the_old_one_serving(instance: Deplo
     assert seen.failed == []
     _slots(instance)
     _jobs_are_done(instance)
+
+
+def test_visitors_do_not_meet_a_new_slot_that_answers_with_errors(instance: Deployed) -> None:
+    """It is given up after its deadline; until then nginx takes nobody there. Shorter here than on a real host."""
+    program = f"{LIB}/slots.py"
+    instance.root(f"sed -i.kept 's/^READY_WITHIN = 120/READY_WITHIN = 15/' {program} && grep -q '= 15' {program}")
+    try:
+        with load(instance) as seen, _broken(instance, "web", FAILS):
+            instance.root(STALE)
+            done = _settle(instance)
+    finally:
+        instance.root(f"mv {program}.kept {program}")
+    assert (done.returncode, "did not become ready; the old slot still runs" in done.stderr) == (1, True), done
+    assert seen.failed == []
+    assert len(seen.seconds) > 100
+    assert "mfg_slots" not in instance.root("nft list tables")
 
 
 def _active(instance: Deployed, kind: str) -> str:

@@ -28,6 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING or __package__:
+    from roles.mastodon.files import slots_gate
     from roles.mastodon.files.slots_seen import (
         ENV,
         KINDS,
@@ -43,6 +44,7 @@ if TYPE_CHECKING or __package__:
         unit,
     )
 else:  # on the host, where the programs lie side by side
+    import slots_gate
     from slots_seen import ENV, KINDS, ROOT, SLOTS, current, read_by, release_of, settled, show, started, status, unit
 
 
@@ -161,17 +163,20 @@ def fresh(kind: str, slot: str) -> bool:
 def bring_up(slot: str) -> None:
     """Start what does not run in this slot, or runs with older files. Where one does not get healthy, those that were
     started go again, except what nobody else does: the old slot has been told nothing and goes on."""
-    begun = []
+    begun: list[str] = []
+    todo = [kind for kind in STARTED if not fresh(kind, slot)]
+    served = [kind for kind in STARTED if show(kind, other_than(slot))["ActiveState"] == "active"]
     try:
-        if all(show(kind, other_than(slot))["ActiveState"] != "active" for kind in KINDS):
-            start_all([kind for kind in STARTED if not fresh(kind, slot)], slot, deep=True)
-        for kind in STARTED:  # one after the other: people need the processor
-            if not fresh(kind, slot):
+        if not served:
+            start_all(todo, slot, deep=True)
+            return
+        with slots_gate.closed([PORTS[kind, slot] for kind in todo if kind in HEALTH and kind in served]):
+            for kind in todo:  # one after the other: people need the processor
                 begun.append(kind)
                 start(kind, slot, deep=True)
     except Refused:
         for kind in begun:
-            if show(kind, other_than(slot))["ActiveState"] == "active":
+            if kind in served:
                 systemctl("stop", unit(kind, slot))
         raise
 
@@ -242,6 +247,7 @@ def main(words: list[str]) -> int:
     with open("/run/mastodon-gov/slots.lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
+            slots_gate.open_all()  # a run that was killed may have left it closed
             if words == ["boot"]:
                 boot()
             elif words[:1] == ["settle"] and len(words) in (2, 3) and words[-1] in (*STEPS, words[1]):
@@ -249,7 +255,7 @@ def main(words: list[str]) -> int:
             else:
                 print(__doc__, file=sys.stderr)
                 return 2
-        except Refused as refusal:
+        except (Refused, OSError) as refusal:
             print(refusal, file=sys.stderr)
             return 1
     return 0
