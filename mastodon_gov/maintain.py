@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import re
 import socket
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from mastodon_gov.status import problems
 SPACE = 1024  # MiB that must be free at / and /var: packages are unpacked beside the old ones
 LONGEST = 3600  # seconds; a point release of Debian with a slow mirror
 BACK_WITHIN = 600  # seconds until a host must be well again after a reboot
+NUMBERS = re.compile(r"\d+")
 
 
 def look(host: Host) -> dict[str, Any]:
@@ -81,13 +83,24 @@ def reboot(host: Host) -> None:
     raise Refusal(f"{host.name} did not come back within {BACK_WITHIN} s after its reboot. Look at its console.")
 
 
-def healthy(host: Host) -> None:
-    """Wait until `status` finds nothing. Refusal with what it finds at the deadline."""
+def wrong_with(host: Host) -> list[str]:
+    """What `status` finds on the host itself."""
+    return problems(json.loads(host.run([f"{LIB}/status.py"])))
+
+
+def new_problems(wrong: list[str], before: list[str]) -> list[str]:
+    """Those that were not there before, whatever their numbers are now."""
+    old = {NUMBERS.sub("", sentence) for sentence in before}
+    return [sentence for sentence in wrong if NUMBERS.sub("", sentence) not in old]
+
+
+def healthy(host: Host, before: list[str]) -> None:
+    """Wait until `status` finds nothing that it did not find `before`. Refusal with what it finds at the deadline."""
     deadline = time.monotonic() + BACK_WITHIN
     wrong = ["it does not answer"]
     while time.monotonic() < deadline:
         try:
-            if not (wrong := problems(json.loads(host.run([f"{LIB}/status.py"])))):
+            if not (wrong := new_problems(wrong_with(host), before)):
                 return
         except Refusal as refusal:
             wrong = [str(refusal)]
@@ -113,6 +126,7 @@ def maintain(directory: Path, only_plan: bool, no_reboot: bool, without_backup: 
         return
     if sentences := against(before, without_backup):
         raise Refusal("\n".join([*sentences, "Nothing was changed."]))
+    known = wrong_with(host)
     who, began = f"{getpass.getuser()}@{socket.gethostname()}", time.monotonic()
     try:
         work(host, who)
@@ -122,7 +136,7 @@ def maintain(directory: Path, only_plan: bool, no_reboot: bool, without_backup: 
     restarted = bool(after["reboot"]) and not no_reboot
     if restarted:
         reboot(host)
-    healthy(host)
+    healthy(host, known)
     host.run([f"{LIB}/maintain.py", "close", who])
     told = {"packages": before["packages"], "left": after["outdated"], "reboot": after["reboot"], "rebooted": restarted}
     if as_json:

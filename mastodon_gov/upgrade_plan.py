@@ -127,6 +127,7 @@ def _short_disks(seen: dict[str, Any], need: Need, todo: Iterable[Migration], in
     rebuilt = sum(seen["database"]["tables"][table]["mib"] for table in touched)
     wanted = {
         "/opt/mastodon": 0 if installed else need.unpacked,
+        "/home": 0 if installed else need.archive,
         # Carried, then copied once more so that what was verified is what is unpacked.
         "/var": 0 if installed else 2 * need.archive,
         # A table or its indexes may be written anew, and as much goes through the log.

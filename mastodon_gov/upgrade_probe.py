@@ -18,7 +18,7 @@ HOME = Path("/opt/mastodon")
 HELD = Path("/var/lib/mastodon-gov/upgrade-held")
 JOURNAL = Path("/var/lib/mastodon-gov/journal/upgrades.jsonl")
 DEPLOY_LOCK = Path("/run/mastodon-gov/deploy.lock")
-PLACES = ("/opt/mastodon", "/var", "/var/lib/postgresql")
+PLACES = ("/opt/mastodon", "/home", "/var", "/var/lib/postgresql")
 SMALL = 100_000  # rows up to which counting takes no time anybody notices
 SQL = """SELECT json_build_object(
   'server', current_setting('server_version_num')::int,

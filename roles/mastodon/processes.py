@@ -19,6 +19,8 @@ from roles.lib.seen import seen
 LIB = "/usr/local/lib/mastodon-gov"
 HOME = "/opt/mastodon"
 INCOMING = "/var/lib/mastodon-gov/incoming"
+# Where the deploy account may write: not /tmp, which is memory, and a bundle is 200 MB.
+ARRIVES = "/home/deploy/.mfg-bundle"
 # People who use the instance come first: beside its services, and with a small share of a busy processor.
 BESIDE = "systemd-run -q --scope --slice=system.slice -p CPUWeight=20 -p IOWeight=20 --nice=10"
 
@@ -71,7 +73,7 @@ def install_release(release: ReleaseBundle, allow_standin: bool) -> Commands:
     # Under its own name: the bundle says what it is called, and the host compares.
     archive = f"{INCOMING}/{Path(release.archive).name}"
     yield StringCommand(f"install -d -m 700 {INCOMING}")
-    yield FileUploadCommand(release.archive, archive)
+    yield FileUploadCommand(release.archive, archive, remote_temp_filename=ARRIVES)
     yield FileUploadCommand(BytesIO(release.signature.encode()), f"{archive}.sig")
     yield FileUploadCommand(BytesIO(release.signers.encode()), f"{INCOMING}/allowed_signers")
     lab = "--allow-standin" if allow_standin else ""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mastodon_gov.maintain import against
+from mastodon_gov.maintain import against, new_problems
 from roles.mastodon.files import maintain
 from roles.mastodon.files.journal import records
 
@@ -40,6 +40,13 @@ def test_what_stands_against_maintenance(changes: dict[str, Any], said: list[str
     found = against(seen, without_backup=False)
     assert [words in sentence for words, sentence in zip(said, found, strict=True)] == [True] * len(said)
     assert [each for each in against(seen, without_backup=True) if each.startswith("backup")] == []
+
+
+def test_what_was_wrong_before_does_not_keep_maintenance_from_its_end() -> None:
+    """Begun without a fresh backup, or with a disk that fills: the same sentence with other numbers is no news."""
+    before = ["The last full backup is 30 hours old.", "/ is 86 % full"]
+    assert new_problems(["The last full backup is 31 hours old."], before) == []
+    assert new_problems([*before, "mastodon-web@a.service has failed"], before) == ["mastodon-web@a.service has failed"]
 
 
 def test_packages_that_install_restart_nothing_and_the_ban_goes_again(

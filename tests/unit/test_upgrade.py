@@ -16,6 +16,7 @@ from mastodon_gov.instance.release_line import with_release, write_release
 from mastodon_gov.migrations import Migrations, created, read_installed, read_paths, refusal, tables
 from mastodon_gov.rollback import restore_point, target_of
 from mastodon_gov.upgrade_plan import Need, Plan, choose, estimate, held_problems, path_refusal, pending, problems
+from mastodon_gov.upgrade_probe import PLACES
 from roles.mastodon import database
 from roles.mastodon.files import journal, migrate
 from tests.unit.locally import shell
@@ -137,7 +138,7 @@ def seen(**changes: Any) -> dict[str, Any]:
         "deploying": "",
         "database": {"server": 170004, "tables": {"accounts": {"rows": 7, "mib": 300}}},
         "memory": {"available": 2000, "application": 1100},
-        "disks": {place: {"free": 3000, "device": 1} for place in ("/opt/mastodon", "/var", "/var/lib/postgresql")},
+        "disks": {place: {"free": 3000, "device": 1} for place in PLACES},
     }
     fit = copy.deepcopy(fit)
     for path, value in changes.items():
@@ -166,11 +167,8 @@ def test_a_fit_host_has_nothing_against_it() -> None:
         ({"deploying": "anna@ministry"}, "anna@ministry"),
         ({"database__server": 130011}, "PostgreSQL is 13"),
         ({"memory__available": 1000}, "1000 MiB are available"),
-        # 700 unpacked, twice 200 on the way, twice the table, and the reserve.
-        (
-            {"disks": {p: {"free": 2211, "device": 1} for p in ("/opt/mastodon", "/var", "/var/lib/postgresql")}},
-            "2212 MiB",
-        ),
+        # 700 unpacked, three times 200 on the way, twice the table, and the reserve.
+        ({"disks": {place: {"free": 2411, "device": 1} for place in PLACES}}, "2412 MiB"),
         ({"disks__/opt/mastodon": {"free": 1000, "device": 2}}, "free at /opt/mastodon"),
     ],
 )
@@ -181,7 +179,7 @@ def test_what_stands_against_an_upgrade(changes: dict[str, Any], said: str) -> N
 
 
 def test_a_host_that_has_only_to_finish_needs_neither_memory_nor_room_for_the_release() -> None:
-    disks = {place: {"free": 1200, "device": 1} for place in ("/opt/mastodon", "/var", "/var/lib/postgresql")}
+    disks = {place: {"free": 1200, "device": 1} for place in PLACES}
     told = seen(memory__available=10, disks=disks)
     assert against(told, installed=True, swap=False) == []
 
