@@ -6,6 +6,7 @@ The order is the promise: nothing of it answers the public before the lock is in
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 from mastodon_gov.instance import Node
 from mastodon_gov.instance.flows import PRIVATE, reachable
@@ -52,6 +53,7 @@ PROGRAMS = (
     "release_tree.py",
     "release_unpack.py",
 )
+UPGRADED = "/etc/systemd/system/apt-daily-upgrade.service.d/60-mfg.conf"
 PORTS = {"web-a": 3000, "web-b": 3001, "streaming-a": 4000, "streaming-b": 4001}
 
 
@@ -75,6 +77,8 @@ def files(node: Node) -> list[Entry]:
             for name in ("mastodon-web@", "mastodon-sidekiq@", "mastodon-streaming@")
         ),
         managed(f"mastodon{system}/mastodon.service", f"{system}/mastodon.service", node),
+        Directory(str(Path(UPGRADED).parent)),
+        managed(f"mastodon{UPGRADED}", UPGRADED, node),
         *sweep_files(node),
     ]
 

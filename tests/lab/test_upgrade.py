@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.conftest import MakeLab
-from tests.lab.deployed import Deployed, files_of, wait_for
+from tests.lab.deployed import LIB, Deployed, files_of, wait_for
 from tests.lab.load import load, posting
 from tests.lab.older import (
     NEW,
@@ -306,12 +306,32 @@ def test_two_upgrades_at_once(older: Deployed, tmp_path: Path) -> None:
     slots(older, NEW)
 
 
+def replace_a_library(older: Deployed) -> None:
+    """What a security upgrade of Debian does to processes that run."""
+    library = "/usr/lib/x86_64-linux-gnu/libyaml-0.so.2"
+    older.root(f"p=$(readlink -f {library}) && cp -a $p /root/new && mv /root/new $p")
+
+
+def test_after_the_nightly_upgrades_what_runs_with_old_libraries_is_started_anew(older: Deployed) -> None:
+    """By Debian's own unit; nothing else is restarted, and a second night does nothing."""
+    replace_a_library(older)
+    since = older.root("systemctl show -P ActiveEnterTimestamp postgresql@17-main redis-server")
+    active = older.root("readlink /opt/mastodon/active")
+    with load(older) as people:
+        older.root("systemctl start apt-daily-upgrade.service")
+    assert people.failed == []
+    assert older.root("readlink /opt/mastodon/active") != active
+    assert not any(
+        unit.startswith("mastodon-") for unit in json.loads(older.root(f"{LIB}/maintain.py look"))["outdated"]
+    )
+    older.root("systemctl start apt-daily-upgrade.service")
+    slots(older, serving(older))
+    assert older.root("systemctl show -P ActiveEnterTimestamp postgresql@17-main redis-server") == since
+
+
 def test_maintenance_starts_anew_what_runs_with_old_libraries(older: Deployed) -> None:
     """What maintain.md tells a person to type, with a library that was replaced under running processes."""
-    library = "/usr/lib/x86_64-linux-gnu/libyaml-0.so.2"
-    older.root(
-        f"cp -a $(readlink -f {library}) /root/kept && cp /root/kept /root/new && mv /root/new $(readlink -f {library})"
-    )
+    replace_a_library(older)
     plan, work = commands("maintain.md")
     seen = json.loads(older.cli(*plan, "--json").stdout)
     assert any(unit.startswith("mastodon-web@") for unit in seen["outdated"])

@@ -3,6 +3,9 @@
 
     maintain.py look        what would be upgraded, what runs with files that are gone, whether a reboot is due (JSON)
     maintain.py run WHO     lock, restore point, packages, restarts, slots; each step in the journal
+    maintain.py restarts WHO
+                            only restarts and slots, and nothing where nothing runs with old files: what the nightly
+                            security upgrades call when they have ended
     maintain.py close WHO   the last line in the journal, after everything was seen to be well
 
 Killed at any point, `run` again goes on: packages that were left half configured are configured first, and what must
@@ -19,6 +22,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,9 +153,14 @@ def lasting(unit: str) -> bool:
     return "Type=oneshot" not in told and "Transient=yes" not in told
 
 
+def due() -> list[str]:
+    """Units that a restart brings to the new files, at any time."""
+    return [unit for unit in outdated() if not AT_BOOT.match(unit) and lasting(unit)]
+
+
 def restart() -> None:
     """Whoever runs with old files, in their order. Mastodon's own processes follow by a swap of slots."""
-    units = [unit for unit in outdated() if not AT_BOOT.match(unit) and lasting(unit)]
+    units = due()
     output("systemctl", "daemon-reexec")
     for unit in sorted(units, key=lambda name: ORDER.get(name, 5)):
         if unit == "nginx.service":
@@ -168,8 +177,11 @@ def swap() -> None:
     print(output(f"{LIB}/slots.py", "settle", current).strip(), file=sys.stderr)
 
 
-def run(who: str) -> None:
-    """All steps under the host's lock."""
+RESTARTS: dict[str, Callable[[], object]] = {"restarts": restart, "slots": swap}
+
+
+def run(who: str, steps: dict[str, Callable[[], object]]) -> None:
+    """Steps under the host's lock."""
     LOCK.parent.mkdir(exist_ok=True)
     with LOCK.open("a+", encoding="utf-8") as lock:
         try:
@@ -180,14 +192,14 @@ def run(who: str) -> None:
         lock.write(f"{who}, maintain, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n")
         lock.flush()
         name = f"maintain-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-        steps = {
-            "restore point": lambda: output(f"{LIB}/restore-point", name),
-            "packages": install,
-            "restarts": restart,
-            "slots": swap,
-        }
         for step, do in steps.items():
             recorded(who, name, step, do)
+
+
+def whole(who: str) -> None:
+    """All of it."""
+    name = f"maintain-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    run(who, {"restore point": lambda: output(f"{LIB}/restore-point", name), "packages": install, **RESTARTS})
 
 
 def recorded(who: str, name: str, step: str, do: Any) -> None:
@@ -209,7 +221,10 @@ def main(words: list[str]) -> int:
         if words == ["look"]:
             print(json.dumps(look()))
         elif words[:1] == ["run"] and len(words) == 2:
-            run(words[1])
+            whole(words[1])
+        elif words[:1] == ["restarts"] and len(words) == 2:
+            if due():
+                run(words[1], RESTARTS)
         elif words[:1] == ["close"] and len(words) == 2:
             append({"event": "closed", "what": "maintain", "who": words[1], "attempt": "", "result": "done"}, JOURNAL)
         else:
