@@ -68,9 +68,9 @@ def test_upgrade_and_back_while_people_read_and_post(older: Deployed, token: str
     assert [len(plan["before"]), len(plan["after"])] == [4, 1]
     assert plan["before"][0]["tables"]["accounts"] == int(older.sql("SELECT count(*) FROM accounts"))
     assert plan["no_return"] == "20260520093012_drop_user_agent_index"
-    with load(older) as quiet, posting(older, token):
+    with load(older, rate=50) as quiet, posting(older, token):
         time.sleep(10)  # the measure itself
-    with load(older) as seen, posting(older, token) as posts:
+    with load(older, rate=50) as seen, posting(older, token) as posts:
         print(older.cli(*upward[1]).stdout)
         assert serving(older) == NEW
         assert older.deploy()["changes"] == []
@@ -169,6 +169,43 @@ def test_an_upgrade_killed_in_each_step(older: Deployed, step: str, then: str, t
     if not done.returncode:
         assert older.deploy()["changes"] == []
         assert journal(older)[-1]["event"] == "closed"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("step", ["start", "web"])
+def test_a_rollback_killed_and_gone_on_with(older: Deployed, step: str, tmp_path: Path) -> None:
+    """`rollback` again leads where the first one wanted to go, before and after the older release serves."""
+    back_to_older(older)
+    older.cli("upgrade", "--hold")
+    since = len(journal(older))
+    with load(older) as seen:
+        process = start(older, tmp_path / "log", "rollback")
+        wait_for_step(older, process, step, since)
+        kill_group(process)
+        older.root("pkill -KILL -f '(journal[.]py step|slots[.]py settle)'; true")
+        assert "`mastodon-gov rollback` finishes it" in older.cli("status", check=False).stdout
+        older.cli("rollback")
+    assert seen.failed == []
+    slots(older, OLD)
+    assert journal(older)[-1]["event"] == "closed"
+    assert older.deploy()["changes"] == []
+
+
+@pytest.mark.long
+def test_a_release_that_has_nothing_to_migrate_at_the_end_is_held_and_closed(older: Deployed) -> None:
+    """As from 4.5 to 4.6 of Mastodon: after `--hold` no step is left, and the way comes to its end all the same."""
+    back_to_older(older)
+    older.cli("upgrade", "--hold")
+    files = older.root(f"ls /opt/mastodon/releases/{NEW}-*/db/post_migrate/*").split()
+    older.root("mkdir -p /root/post && mv " + " ".join(files) + " /root/post")
+    try:
+        done = older.cli("upgrade")
+    finally:
+        older.root(f"mv /root/post/* {Path(files[0]).parent}")
+    assert ": done," in done.stdout
+    assert journal(older)[-1]["event"] == "closed"
+    older.cli("status", check=False)
+    assert json.loads(older.cli("upgrade", "--plan", "--json").stdout)["nothing"] is False
 
 
 def _refused(older: Deployed, *said: str) -> None:
