@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from mastodon_gov.errors import Refusal
 from mastodon_gov.migrations import Migrations, number, read_installed, refusal, strangers
 from mastodon_gov.remote import Host, application_host
 from mastodon_gov.upgrade import ask, bundle_of, go, look
+
+LEFT_FOR = 600  # seconds until migrations that an interrupted run has left must have ended
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,20 @@ def find_way(host: Host, seen: dict[str, Any]) -> Way:
     return Way(seen["serving"], target, left, why, point, lost)
 
 
+def settled_look(host: Host) -> dict[str, Any]:
+    """What the host is like when no migration is at work: what it decides on must not change any more. Refusal when one
+    that an interrupted run has left does not end."""
+    deadline = time.monotonic() + LEFT_FOR
+    while (seen := look(host))["migrating"] and not seen["deploying"]:
+        if time.monotonic() > deadline:
+            raise Refusal(
+                f"{host.name}: migrations of an interrupted run are still at work after {LEFT_FOR} s; see `systemctl "
+                "status mfg-migrate` there. Wait until they have ended, then run rollback again."
+            )
+        time.sleep(2)
+    return seen
+
+
 def offer(way: Way) -> str:
     """What is left when the swap is not possible."""
     if way.point is None or way.lost is None:
@@ -111,7 +128,7 @@ def rollback(directory: Path, only_plan: bool, as_json: bool) -> None:
     instance.yaml and the host. Exit: 0 done, 1 refused or failed.
     """
     host = application_host(directory)
-    seen = look(host)
+    seen = settled_look(host)
     way = find_way(host, seen)
     if only_plan and as_json:
         click.echo(json.dumps(asdict(way)))

@@ -99,6 +99,11 @@ def deploying() -> str:
     return ""
 
 
+def migrating() -> bool:
+    """Whether migrations are at work, also of a run whose control node has gone (migrate.py)."""
+    return subprocess.run(["systemctl", "is-active", "-q", "mfg-migrate"], timeout=60, check=False).returncode == 0
+
+
 def journal() -> list[dict[str, Any]]:
     """Every line that is whole."""
     found = []
@@ -120,6 +125,7 @@ def look(asked: dict[str, Any]) -> dict[str, Any]:
         "disks": disks(),
         "memory": memory(),
         "deploying": deploying(),
+        "migrating": migrating(),
         "held": HELD.read_text().strip() if HELD.exists() else "",
         "journal": journal(),
     }

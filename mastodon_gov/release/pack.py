@@ -126,7 +126,12 @@ def inventory(tree: Path) -> dict[str, Any]:
     gems |= {path.name for path in checkouts if path.is_dir()}
     npm = set()
     for manifest in tree.glob("node_modules/**/package.json"):
-        about = json.loads(manifest.read_bytes())
+        try:
+            about = json.loads(manifest.read_bytes())
+        except ValueError:
+            continue  # packages carry broken ones for their own tests
+        if not isinstance(about, dict):
+            continue
         if manifest.parent.name == about.get("name", "").rpartition("/")[2] and about.get("version"):
             npm.add((about["name"], about["version"]))
     node, lock = tree / "node/bin/node", tree / "yarn.lock"

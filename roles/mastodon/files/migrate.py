@@ -20,6 +20,8 @@ LIB = "/usr/local/lib/mastodon-gov"
 DATABASE = "mastodon_production"
 LOCK_TIMEOUT = 3  # seconds
 PAUSES = (1, 2, 4, 8, 16)  # seconds between the tries
+UNIT = "mfg-migrate"  # one at a time, and `rollback` waits for its end
+LEFT_FOR = 600  # seconds we wait for one that a killed run has left at work
 # PostgreSQL ends one of two that wait for each other, and it may be ours. The last is Rails' own lock: only one
 # migrates at a time.
 NO_LOCK = re.compile(
@@ -41,12 +43,27 @@ def psql(sql: str) -> list[str]:
 
 def migrate(release: str, half: str) -> subprocess.CompletedProcess[str]:
     """One try."""
-    env = os.environ | {"PGOPTIONS": f"-c lock_timeout={LOCK_TIMEOUT}s"}
+    env = os.environ | {"PGOPTIONS": f"-c lock_timeout={LOCK_TIMEOUT}s", "MFG_UNIT": UNIT}
     if half == "before":
         env["SKIP_POST_DEPLOYMENT_MIGRATIONS"] = "true"
     run = [f"{LIB}/mastodon-run", "mastodon-owner", f"/opt/mastodon/releases/{release}"]
     rake = ["bundle", "exec", "rake", "-f", f"{LIB}/migrate.rake", "db:migrate"]
     return subprocess.run([*run, *rake], capture_output=True, text=True, check=False, env=env)
+
+
+def at_work() -> bool:
+    """Whether a migration runs now."""
+    return subprocess.run(["systemctl", "is-active", "-q", UNIT], check=False).returncode == 0
+
+
+def wait_for_another() -> bool:
+    """Let one that was left at work come to its end; false when it does not."""
+    deadline = time.monotonic() + LEFT_FOR
+    while at_work():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(1)
+    return True
 
 
 def failed(release: str, output: str) -> str:
@@ -65,6 +82,13 @@ def failed(release: str, output: str) -> str:
 def main(words: list[str]) -> int:
     """Try, wait, try again."""
     release, half = words
+    if not wait_for_another():
+        print(
+            f"Migrations that an earlier run began are still at work after {LEFT_FOR} s: `systemctl status {UNIT}`. "
+            "Wait until they have ended, then run the same command again.",
+            file=sys.stderr,
+        )
+        return 1
     began, pauses = time.monotonic(), list(PAUSES)
     while (done := migrate(release, half)).returncode:
         output = done.stdout + done.stderr
