@@ -76,7 +76,8 @@ def files(node: Node) -> list[Entry]:
         Directory("/etc/systemd/journald.conf.d"),
         Directory("/etc/systemd/system/apt-daily-upgrade.timer.d"),
         *(managed(f"base{path}", path, node) for path in PLAIN),
-        ManagedFile("/etc/cron.allow", "root\n"),
+        ManagedFile("/etc/cron.allow", "root\n", mode=0o600),
+        managed("base/etc/issue", "/etc/issue", node),
         managed(
             "base/etc/sudoers.d/10-mfg",
             "/etc/sudoers.d/10-mfg",

@@ -10,10 +10,18 @@ from roles.lib.render import render
 MODES = {
     "/etc/passwd /etc/passwd- /etc/group /etc/group-": "644",
     "/etc/shadow /etc/shadow- /etc/gshadow /etc/gshadow-": "640",
-    "/etc/crontab": "600",
+    "/etc/crontab /etc/ssh/sshd_config": "600",
+    "/etc/sudoers.d": "750",
     "/etc/cron.d /etc/cron.hourly /etc/cron.daily /etc/cron.weekly /etc/cron.monthly": "700",
 }
-LOGIN_DEFS = {"UMASK": "027", "ENCRYPT_METHOD": "YESCRYPT"}
+# No PASS_MAX_DAYS: PAM counts it for accounts without a password too, and would lock keys out a year later.
+LOGIN_DEFS = {
+    "UMASK": "027",
+    "ENCRYPT_METHOD": "YESCRYPT",
+    "PASS_MIN_DAYS": "1",
+    "SHA_CRYPT_MIN_ROUNDS": "65536",
+    "SHA_CRYPT_MAX_ROUNDS": "65536",
+}
 # wtmp, btmp and lastlog are written by the group utmp, and hold nothing that everybody may not know. A directory that
 # is closed to others closes what is in it: certbot and unattended-upgrades make theirs so, and their logs anew.
 READABLE_LOGS = (

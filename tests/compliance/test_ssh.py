@@ -66,9 +66,19 @@ ALGORITHMS = {
     "hostkeyalgorithms": "ssh-ed25519,ssh-ed25519-cert-v01@openssh.com",
     "requiredrsasize": "3072",
 }
-FORWARDING = {"disableforwarding": "yes", "permittunnel": "no", "gatewayports": "no", "permituserrc": "no"}
+FORWARDING = {
+    "disableforwarding": "yes",
+    "allowtcpforwarding": "no",
+    "allowagentforwarding": "no",
+    "allowstreamlocalforwarding": "no",
+    "x11forwarding": "no",
+    "permittunnel": "no",
+    "gatewayports": "no",
+    "permituserrc": "no",
+}
 LIMITS = {
     "maxauthtries": "3",
+    "maxsessions": "4",
     "maxstartups": "10:30:60",
     "logingracetime": "30",
     "clientaliveinterval": "300",
