@@ -49,6 +49,7 @@ SETTINGS = Path("/usr/local/lib/mastodon-gov/drill.json")
 HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
 NAMESPACE = "mastodon-drill"
 KEEP = 400
+AHEAD = 60  # seconds; a heartbeat further ahead was written by a wrong clock
 WHOLE, RESTORED, RECOVERED, INDEXES, FRESH, PAGES, ROWS, SECRETS, BEGUN, CLOSED, RESTING = range(1, 12)
 
 
@@ -59,6 +60,18 @@ class Failed(Exception):
         """Remember the code for the exit."""
         super().__init__(sentence)
         self.code = code
+
+
+def loss_problems(age: float | None, limit: int) -> list[str]:
+    """What is wrong with the age of the newest heartbeat in the copy (s)."""
+    if age is None:
+        return ["There is no heartbeat in the copy, so what would be lost is not known. Run deploy."]
+    if age < -AHEAD:
+        return [
+            f"The newest heartbeat in the copy lies {-age:.0f} s in the future: a clock was wrong, and what would be "
+            "lost is not known. See docs/operator/backups.md."
+        ]
+    return [f"The newest change in the backups is {age:.0f} s old, allowed {limit}."] if age > limit else []
 
 
 class Drill:
@@ -154,7 +167,8 @@ class Drill:
         return [f"{shown[0]} runs on the drill host: a copy must not federate or send mail. Stop it."] if shown else []
 
     def whole(self) -> list[str]:
-        """pgBackRest reads the backup and its WAL; what it prints counts, not how it ends."""
+        """pgBackRest reads the backup, what it builds on and its WAL; what it prints counts, not how it ends. The newer
+        WAL is read by replaying it, the other backups by the nightly backup-verify."""
         found = catalogue.repository(self.target, USER)
         self.bin = catalogue.binaries(found)
         backup = catalogue.choose(self.target, found, None, USER)
@@ -165,7 +179,7 @@ class Drill:
         }
         recovery.check_room(COPY, backup)
         words = ["--output=text", "--verbose", "--log-level-console=off", "--log-level-stderr=error"]
-        words = catalogue.pgbackrest(self.target, *words, "--log-level-file=off", "verify")
+        words = catalogue.pgbackrest(self.target, *words, "--log-level-file=off", f"--set={backup['label']}", "verify")
         done = catalogue.as_user(USER, *words, timeout=None)
         good, why = verified(done.stdout)
         wrong = catalogue.first_line(done.stderr) if done.stderr.strip() else why
@@ -187,12 +201,7 @@ class Drill:
         age = verify.age(seen, self.recovered_at)
         self.evidence |= {"rpo_s": age, "heartbeat_age_s": age}
         self.evidence |= {name: seen[name] for name in ("counts", "max_ids", "schema", "lock")}
-        limit = self.settings["rpo_s"]
-        if self.target.as_of:
-            return []
-        if age is None:
-            return ["There is no heartbeat in the copy, so what would be lost is not known. Run deploy."]
-        return [f"The newest change in the backups is {age:.0f} s old, allowed {limit}."] if age > limit else []
+        return [] if self.target.as_of else loss_problems(age, self.settings["rpo_s"])
 
     def counts(self) -> list[str]:
         """Against the manifest that speaks of a moment the copy must have reached."""
@@ -201,12 +210,12 @@ class Drill:
         return verify.count_problems(self.seen, self.manifest)
 
     def secrets(self) -> list[str]:
-        """By fingerprint, where the host has secrets to compare."""
+        """By fingerprint, where the host has secrets to compare; and whether they open one in the copy."""
         compared = self.manifest is not None and verify.ENVIRONMENT.exists()
-        self.evidence["fingerprints"] = "equal" if compared else "not compared"
         wrong = verify.fingerprint_problems(self.manifest)
-        self.evidence["fingerprints"] = "different" if wrong else self.evidence["fingerprints"]
-        return wrong
+        self.evidence["fingerprints"] = "different" if wrong else "equal" if compared else "not compared"
+        self.evidence["secret"], unopened = verify.opened(COPY)
+        return wrong + unopened
 
 
 def wipe() -> None:

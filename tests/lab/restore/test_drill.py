@@ -17,6 +17,7 @@ def test_a_drill_restores_and_its_evidence_is_signed(instance: Deployed) -> None
     assert (told["rc"], told["egress"], told["problems"]) == (0, "closed", [])
     assert told["blocked_packets"] >= told["probes"] - 1
     assert told["counts"]["users"] >= 1
+    assert told["secret"] == "opened"
     assert 0 <= told["rpo_s"] <= 2 * load(instance.directory).backups.archive_timeout + 120
     evidence = max((instance.directory / "drills").glob("*.json"))
     signers = instance.directory / "drills" / "signers"
