@@ -9,9 +9,10 @@ from mastodon_gov.instance import Instance
 from tests.compliance.conftest import Evidence
 from tests.compliance.expect import holds, none, same
 
-INFO = "pgbackrest info --output=json"
+INFO, STATUS = "pgbackrest info --output=json", "/usr/local/lib/mastodon-gov/backup-status"
 DRILLS, ESCROW = "/var/lib/mastodon-gov/drills", "/var/lib/mastodon-gov/escrow.json"
-DAY = 86400
+# A time further ahead (seconds) was written by a wrong clock.
+DAY, AHEAD = 86400, 60
 
 
 @pytest.mark.control("MFG-BAK-01")
@@ -20,10 +21,11 @@ def test_the_repository_is_in_order(facts: Facts, evidence: Evidence) -> None:
 
 
 @pytest.mark.control("MFG-BAK-01")
-def test_there_is_a_backup_of_last_night(facts: Facts, evidence: Evidence) -> None:
-    age = facts["repository"]["age"]
+def test_there_is_a_backup_of_last_night(facts: Facts, instance: Instance, evidence: Evidence) -> None:
+    """Or of last week's, where `backups.full_on` is a day."""
+    age, hours = facts["repository"]["age"], 24 * instance.backups.full_days + 2
     seen = "no full backup" if age is None else f"{age / 3600:.1f} hours"
-    holds(evidence, age is not None and age < 26 * 3600, seen, "26 hours or less", INFO)
+    holds(evidence, age is not None and -AHEAD < age < hours * 3600, seen, f"{hours} hours or less", INFO)
 
 
 @pytest.mark.control("MFG-BAK-01")
@@ -39,6 +41,12 @@ def test_the_log_follows(facts: Facts, evidence: Evidence) -> None:
 
 
 @pytest.mark.control("MFG-BAK-01")
+def test_the_host_sees_nothing_wrong(facts: Facts, evidence: Evidence) -> None:
+    """Age of the heartbeat in the repository, WAL that was thrown away, holes, the last verification."""
+    none(evidence, facts["status"]["problems"], STATUS)
+
+
+@pytest.mark.control("MFG-BAK-01")
 def test_the_next_one_is_planned(facts: Facts, evidence: Evidence) -> None:
     same(evidence, facts["timer"], "active", "systemctl is-active mfg-backup.timer")
 
@@ -47,6 +55,13 @@ def test_the_next_one_is_planned(facts: Facts, evidence: Evidence) -> None:
 @pytest.mark.parametrize(("what", "value"), [("cipher", ["aes-256-cbc"]), ("type", "s3")])
 def test_backups_are_encrypted_and_elsewhere(what: str, value: object, facts: Facts, evidence: Evidence) -> None:
     same(evidence, facts["repository"][what], value, INFO)
+
+
+@pytest.mark.control("MFG-BAK-02")
+def test_nobody_can_remove_them(facts: Facts, instance: Instance, evidence: Evidence) -> None:
+    lock, days = facts["status"]["lock"], instance.object_storage.backup_lock_days
+    good = lock["mode"] == "COMPLIANCE" and lock["days"] >= days
+    holds(evidence, good, dict(lock), f"COMPLIANCE, {days} days or more", f"{STATUS}: GET ?object-lock")
 
 
 @pytest.mark.control("MFG-BAK-02")
@@ -60,7 +75,7 @@ def test_a_restore_was_proved(facts: Facts, instance: Instance, evidence: Eviden
     seen, days = facts["drill"], instance.backups.drill_max_age_days
     age = seen["since"] if seen["age"] is None else seen["age"]
     said = "no drill yet" if seen["age"] is None else f"{seen['label']}, back in {seen['rto_s']} s"
-    good = age <= days * DAY and not seen["rc"]
+    good = -AHEAD < age <= days * DAY and not seen["rc"]
     holds(evidence, good, f"{said}; {age / DAY:.1f} days; last rc {seen['rc']}", f"0, {days} days or less", DRILLS)
 
 

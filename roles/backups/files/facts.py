@@ -21,6 +21,7 @@ else:  # on the host the programs' common part lies one directory up
 
 CONF = Path("/etc/pgbackrest.conf")
 STATE = Path("/var/lib/mastodon-gov")
+STATUS = "/usr/local/lib/mastodon-gov/backup-status"
 # As drill.py signs, and as `mastodon-gov escrow check` writes it down.
 HOST_KEY, NAMESPACE, ESCROW = Path("/etc/ssh/ssh_host_ed25519_key.pub"), "mastodon-drill", "escrow"
 SQL = """SELECT json_build_object('mode', current_setting('archive_mode'),
@@ -46,6 +47,12 @@ def repository() -> dict[str, Any]:
         "age": int(time.time()) - max(full) if full else None,
         "damaged": [each["label"] for each in told["backup"] if each.get("error")],
     }
+
+
+def status() -> dict[str, Any]:
+    """What the host's own monitor sees now: sentences, and the bucket's lock by the bucket's own word."""
+    told = json.loads(output(STATUS))
+    return {name: told[name] for name in ("problems", "lock")}
 
 
 def archiver() -> dict[str, Any]:
@@ -106,5 +113,5 @@ def escrow() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    parts = {"repository": repository, "archiver": archiver, "timer": timer, "conf": conf}
+    parts = {"repository": repository, "status": status, "archiver": archiver, "timer": timer, "conf": conf}
     tell({**parts, "drill": drill, "escrow": escrow})

@@ -292,12 +292,17 @@ MAIL_HEAL = "systemctl stop mutation-mail"
 DRILLS, ESCROW = "/var/lib/mastodon-gov/drills", "/var/lib/mastodon-gov/escrow.json"
 BACKUPS: Commands = {
     "test_their_keys_are_private": "chmod 644 /etc/pgbackrest.conf",
+    "test_the_host_sees_nothing_wrong": 'runuser -u postgres -- psql -XqAtd postgres -c "insert into mfg.heartbeat '
+    "values (now() + interval '1 hour', pg_current_wal_insert_lsn())\"",
     "test_the_next_one_is_planned": "systemctl stop mfg-backup.timer",
     "test_a_restore_was_proved test_its_evidence_is_signed": f"mkdir -p {DRILLS} && "
     f'echo \'{{"rc": 0, "at": 1, "label": "x", "rto_s": 1}}\' > {DRILLS}/99991231T235959Z.json',
     "test_the_envelope_holds_the_key_in_use": f'echo \'{{"fingerprint": "00", "at": 1}}\' > {ESCROW}',
 }
-BACKUPS_HEAL = f"rm -f {DRILLS}/99991231T235959Z.json {ESCROW}"
+BACKUPS_HEAL = (
+    f"rm -f {DRILLS}/99991231T235959Z.json {ESCROW}; "
+    "runuser -u postgres -- psql -XqAtd postgres -c 'delete from mfg.heartbeat where at > now()'"
+)
 
 ENV = "/etc/mastodon/mastodon.env"
 UNLOCKED = "SET event_triggers = off; ALTER TABLE {0} DISABLE TRIGGER USER; {1}"
