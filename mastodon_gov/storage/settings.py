@@ -110,9 +110,11 @@ def backup_policy(bucket: str, user: str) -> tuple[Json, ...]:
     arn, me = f"arn:aws:s3:::{bucket}", {"AWS": [user]}
     objects = ["GetObject", "GetObjectVersion", "PutObject", "DeleteObject"]
     uploads = ["AbortMultipartUpload", "ListMultipartUploadParts"]
+    whole = ["ListBucket", "ListBucketVersions", "DeleteObject", "GetBucketObjectLockConfiguration"]
     return (
         # ListBucketVersions: pgBackRest reads the bucket as it was before somebody destroyed it (restore --as-of).
-        _allow(me, ["s3:ListBucket", "s3:ListBucketVersions", "s3:DeleteObject"], arn),
+        # GetBucketObjectLockConfiguration: the host sees whether what it writes is locked (backup-status).
+        _allow(me, [f"s3:{name}" for name in whole], arn),
         _allow(me, [f"s3:{name}" for name in objects + uploads], f"{arn}/*"),
     )
 

@@ -72,7 +72,7 @@ def files(node: Node) -> list[Entry]:
         port=storage.port or 443,
         second=urlsplit(second.endpoint or ""),
     )
-    told = json.dumps({"full_every": backups.full_days})
+    told = json.dumps({"full_every": backups.full_days, "lock_days": node.instance.object_storage.backup_lock_days})
     return [
         *(Directory(path, user="postgres", group="postgres", mode=0o750) for path in owned),
         # Others pass through it to what monitoring reads; what is secret in it is closed itself.

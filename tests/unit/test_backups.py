@@ -132,14 +132,22 @@ GOOD: dict[str, Any] = {
     },
     "label": "20261121-023000F",
     "damaged": False,
-    "last_full": 1000,
+    "last": 996_000,
+    "last_full": 996_400,
     "last_full_age": 3600,
     "full_every": 1,
     "dropped_wal": [],
-    "wal": {"holes": 0, "heartbeat": {"written_age": 20, "first_age": 80000, "repository_age": 70}},
+    "lock_days": 14,
+    "lock": {"mode": "COMPLIANCE", "days": 14},
+    "wal": {
+        "base": "20261121-023000F",
+        "holes": 0,
+        "heartbeat": {"written_age": 20, "first_age": 80000, "repository_age": 70},
+    },
     "verify": {"at": 990_000, "wrong": "", "holes": 0},
     "stanza": "social",
-    "manifest": {"stanza": "social", "label": "20261121-023000F"},
+    "manifest": {"stanza": "social", "label": "20261121-023000F", "since": 500_000},
+    "drill": {"rc": 0, "age": 70_000},
 }
 BEAT = GOOD["wal"]["heartbeat"]
 SECOND = {"code": 0, "message": "ok", "last_age": 100}
@@ -258,6 +266,19 @@ def test_the_fact_reads_systemd_and_the_program() -> None:
         ({"wal": {"heartbeat": {**BEAT, "written_age": 500}}}, "The last heartbeat was written 500 s ago"),
         ({"verify": {"wrong": "checksum invalid: 1"}}, "do not verify: checksum invalid: 1"),
         ({"verify": {"at": 500_000}}, "last verified more than 3 days ago"),
+        ({"verify": None}, "The backups were never verified"),
+        ({"verify": {"holes": 3}}, "3 WAL files are missing between the oldest and the newest backup"),
+        ({"wal": {"error": "the history of timeline 2"}}, "What a lost host would lose is not known: the history of"),
+        ({"wal": {"base": None, "heartbeat": None}}, "No backup leads to what is written now"),
+        ({"wal": {"heartbeat": None}}, "No heartbeat was ever written"),
+        ({"wal": {"heartbeat": {**BEAT, "written_age": -3600}}}, "in the future: the last heartbeat 3600 s."),
+        ({"last_full_age": -61}, "in the future: the last full backup 61 s."),
+        ({"verify": {"at": 1_000_100}}, "in the future: the last verification 100 s."),
+        ({"drill": {"age": -4000}}, "in the future: the last drill 4000 s."),
+        ({"lock": {"mode": "", "days": 0}}, "the bucket's lock is none, wanted 14 days COMPLIANCE"),
+        ({"lock": {"days": 13}}, "the bucket's lock is 13 days COMPLIANCE, wanted 14"),
+        ({"lock": {"mode": "GOVERNANCE"}}, "the bucket's lock is 14 days GOVERNANCE, wanted 14"),
+        ({"lock": {"error": "403 AccessDenied"}}, "Whether the bucket still locks the backups is not known: 403"),
         ({"manifest": {"label": "20261120-023000F"}}, "Backup 20261121-023000F has no manifest"),
         ({"second": {**SECOND, "code": 99, "message": "no disk"}}, "second backup repository is not in order: no disk"),
         ({"second": {**SECOND, "last_age": None}}, "The second backup repository has no backup of the last 26 hours"),
@@ -273,8 +294,20 @@ def test_a_backup_without_any_manifest_is_a_problem() -> None:
     assert "has no manifest" in problems({**GOOD, "manifest": None})[0]
 
 
-def test_no_problem_no_sentence() -> None:
-    assert problems(GOOD) == []
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"verify": None, "manifest": {"since": 999_000}},
+        {"wal": {"heartbeat": None}, "last": 999_900},
+        {"wal": {"heartbeat": {**BEAT, "written_age": -30}}},
+        {"lock": {"mode": "COMPLIANCE", "days": 30}},
+        {"drill": {"rc": None, "age": None}},
+    ],
+    ids=["good", "a new host", "before the first heartbeat", "a clock that was set", "a longer lock", "no drill yet"],
+)
+def test_no_problem_no_sentence(changes: dict[str, Any]) -> None:
+    assert problems(state(**changes)) == []
 
 
 def test_dropped_wal_counts_until_the_next_backup() -> None:

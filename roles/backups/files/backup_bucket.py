@@ -13,6 +13,7 @@ import re
 import ssl
 import time
 from base64 import b64encode
+from typing import Any
 from urllib.parse import quote, urlencode
 
 TIMEOUT = 20
@@ -86,3 +87,15 @@ def keys(conf: dict[str, str], prefix: str) -> list[str]:
         if not token:
             return sorted(found)
         more = {"continuation-token": token[1]}
+
+
+def lock(conf: dict[str, str]) -> dict[str, Any]:
+    """For how many `days`, and in which `mode`, nobody can remove what is written now; 0 and "" without a lock."""
+    try:
+        text = request(conf, "GET", asked={"object-lock": ""}).decode()
+    except Refused as error:
+        none = {"mode": "", "days": 0}
+        return none if "ObjectLockConfigurationNotFoundError" in str(error) else {"error": str(error)}
+    mode, length = re.search(r"<Mode>(\w+)</Mode>", text), re.search(r"<(Days|Years)>(\d+)</", text)
+    days = int(length[2]) * (365 if length[1] == "Years" else 1) if length else 0
+    return {"mode": mode[1] if mode else "", "days": days}

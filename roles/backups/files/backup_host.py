@@ -69,6 +69,12 @@ def pgbackrest(conf: dict[str, str], *words: str, timeout: float = ANSWER_WITHIN
     return as_postgres(["pgbackrest", f"--stanza={conf['stanza']}", *quiet, *words], timeout=timeout)
 
 
+def read(name: str) -> Any:
+    """What another program kept, or None."""
+    path = STATE / name
+    return json.loads(path.read_text()) if path.exists() else None
+
+
 def put(path: Path, document: object, mode: int = 0o644) -> None:
     """Write JSON beside its place, then rename."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")

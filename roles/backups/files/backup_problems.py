@@ -10,6 +10,8 @@ LATE, READY, READY_AGE, DISK = 2 * 3600, 10, 300, 75
 VERIFY_AGE = 3 * 86400
 # A lost host loses archive_timeout, the upload, the minute between two heartbeats, and a margin.
 UPLOAD, BEAT, MARGIN = 60, 60, 60
+# Clocks are set by a little now and then; a time that lies further ahead (seconds) was written by a wrong one.
+AHEAD = 60
 RUN_BACKUP = "Run `systemctl start mfg-backup-incr.service` now."
 
 # `code` of an empty repository: no stanza, no backup, no stanza data.
@@ -28,6 +30,8 @@ def problems(state: dict[str, Any]) -> list[str]:
         *_archiver(state),
         *_history(state),
         *_verified(state),
+        *_locked(state),
+        *_clock(state),
         *_second(state),
     ]
 
@@ -71,6 +75,13 @@ def _archiver(state: dict[str, Any]) -> list[str]:
 def _history(state: dict[str, Any]) -> list[str]:
     """Holes in the WAL, and how old the newest sign of life in the repository is."""
     found, wal = [], state["wal"] or {}
+    if "error" in wal and state["repository"]["code"] == 0:
+        found.append(f"What a lost host would lose is not known: {wal['error']}.")
+    elif wal and wal.get("base") is None:
+        found.append(
+            "No backup leads to what is written now: a restore went back to before the last one. Take a full backup "
+            "(`systemctl start mfg-backup.service`); until it ends nothing newer can be restored."
+        )
     if state["dropped_wal"]:
         found.append(
             f"{len(state['dropped_wal'])} WAL files were thrown away since the last backup: until the next one ends "
@@ -78,10 +89,12 @@ def _history(state: dict[str, Any]) -> list[str]:
         )
     elif wal.get("holes"):
         found.append(
-            f"{wal['holes']} WAL files are missing from the repository since backup {state['label']}: until the next "
+            f"{wal['holes']} WAL files are missing from the repository since backup {wal['base']}: until the next "
             f"one ends nobody can restore what came after them. {RUN_BACKUP}"
         )
-    beat, limit = wal.get("heartbeat"), 0
+    beat = wal.get("heartbeat")
+    if wal.get("base") and not beat and state["at"] - state["last"] > 2 * BEAT + MARGIN:
+        found.append("No heartbeat was ever written: see `journalctl -u mfg-heartbeat.service`, then run deploy.")
     if beat:
         limit = 2 * state["archiver"]["timeout"] + UPLOAD + BEAT + MARGIN
         age = beat["repository_age"] if beat["repository_age"] is not None else beat["first_age"]
@@ -100,19 +113,61 @@ def _history(state: dict[str, Any]) -> list[str]:
 
 def _verified(state: dict[str, Any]) -> list[str]:
     verify, found = state["verify"], []
+    since = verify["at"] if verify else (state["manifest"] or {}).get("since", state["at"])
     if verify and verify["wrong"]:
         found.append(
             f"The backups do not verify: {verify['wrong']}. Take a full backup (`systemctl start mfg-backup.service`), "
             "and ask who or what changed the repository."
         )
-    elif verify and state["at"] - verify["at"] > VERIFY_AGE:
-        found.append("The backups were last verified more than 3 days ago: see `journalctl -u mfg-backup-verify`.")
+    elif state["at"] - since > VERIFY_AGE:
+        last = "were last verified more than 3 days ago" if verify else "were never verified"
+        found.append(f"The backups {last}: see `journalctl -u mfg-backup-verify`.")
+    if verify and verify["holes"]:
+        found.append(
+            f"{verify['holes']} WAL files are missing between the oldest and the newest backup: nobody can restore a "
+            "moment from there to the next backup. It stays so until the older backups have expired. If the store was "
+            "not away then, ask who removed them."
+        )
     if state["label"] and (state["manifest"] or {}).get("label") != state["label"]:
         found.append(
             f"Backup {state['label']} has no manifest, so nobody knows which release and secrets belong to it. "
             "Run `systemctl start mfg-backup-manifest.service`."
         )
     return found
+
+
+def _locked(state: dict[str, Any]) -> list[str]:
+    lock, days = state["lock"] or {}, state["lock_days"]
+    if state["repository"]["code"] != 0 or not lock:
+        return []
+    if "error" in lock:
+        return [f"Whether the bucket still locks the backups is not known: {lock['error']}. Run deploy."]
+    if lock["mode"] == "COMPLIANCE" and lock["days"] >= days:
+        return []
+    seen = f"{lock['days']} days {lock['mode']}" if lock["mode"] else "none"
+    return [
+        f"The backups are not protected as they should be: the bucket's lock is {seen}, wanted {days} days COMPLIANCE. "
+        "Run deploy, and ask who changed it."
+    ]
+
+
+def _clock(state: dict[str, Any]) -> list[str]:
+    """A time that lies ahead makes everything after it look fresh."""
+    beat = (state["wal"] or {}).get("heartbeat") or {}
+    ages = {
+        "heartbeat": beat.get("written_age"),
+        "full backup": state["last_full_age"],
+        "verification": state["at"] - state["verify"]["at"] if state["verify"] else None,
+        "drill": state["drill"]["age"],
+    }
+    ahead = [f"the last {what} {-age} s" for what, age in ages.items() if age is not None and age < -AHEAD]
+    if not ahead:
+        return []
+    return [
+        f"Times lie in the future: {', '.join(ahead)}. The clock of this host was wrong then, or is wrong now "
+        "(`timedatectl`), and until these times have passed nobody knows how old the backups are. What to do: "
+        "docs/operator/backups.md."
+    ]
 
 
 def _second(state: dict[str, Any]) -> list[str]:

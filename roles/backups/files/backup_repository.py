@@ -13,6 +13,8 @@ else:  # on the host the programs lie side by side
 
 SEGMENT = 1 << 24  # bytes; initdb's default, which the PostgreSQL role does not change
 WAL = re.compile(r"[0-9A-F]{24}-")
+# Timelines that lead to one, each with the places (LSN) where it begins and where the next one leaves it.
+Branch = dict[int, tuple[int, int]]
 
 
 def brief(message: str) -> str:
@@ -55,15 +57,61 @@ def position(segment: str) -> int:
     return int(segment[8:16], 16) * (1 << 32) // SEGMENT + int(segment[16:24], 16)
 
 
-def archived(conf: dict[str, str], since: str) -> set[int]:
-    """Positions of all WAL in the repository, from this segment's directory on."""
+def lsn(text: str) -> int:
+    """A place in the WAL as a number."""
+    high, _, low = text.partition("/")
+    return (int(high, 16) << 32) + int(low, 16)
+
+
+def place(conf: dict[str, str], backup: dict[str, Any]) -> str:
+    """Where the WAL of this backup's database lies; the stanza may have had another before."""
     top = f"archive/{conf['stanza']}"
+    found = [name for name in listed(conf, top) if re.fullmatch(rf"\d+-{backup['database']['id']}", name)]
+    if not found:
+        raise Unanswered(f"there is no WAL of backup {backup['label']}")
+    return f"{top}/{found[0]}"
+
+
+def branch(conf: dict[str, str], where: str, timeline: int) -> Branch:
+    """The way to a timeline, by its history in the repository: without that file nobody can follow it. What a restore
+    to an earlier time gave up lies beside it under names that look as good."""
+    text = ""
+    if timeline > 1:
+        code, text, err = pgbackrest(conf, "--repo=1", "repo-get", f"{where}/{timeline:08X}.history")
+        if code:
+            raise Unanswered(f"the history of timeline {timeline} cannot be read: {brief(err) or 'it is not there'}")
+    return branches(text, timeline)
+
+
+def branches(history: str, timeline: int) -> Branch:
+    """As above, from the text of the history."""
+    found, begin = {}, 0
+    for words in map(str.split, history.splitlines()):
+        if words and words[0].isdigit():
+            end = lsn(words[1])
+            found[int(words[0])], begin = (begin, end), end
+    return {**found, timeline: (begin, 1 << 64)}
+
+
+def on(path: Branch, segment: str) -> bool:
+    """Whether a WAL segment is of this branch. The one in which a timeline is left is written anew on the next."""
+    begin, end = path.get(int(segment[:8], 16), (0, 0))
+    return begin // SEGMENT <= position(segment) < end // SEGMENT
+
+
+def leads(path: Branch, backup: dict[str, Any]) -> bool:
+    """Whether PostgreSQL can follow this branch from a backup."""
+    return lsn(backup["lsn"]["stop"]) <= path.get(int(backup["archive"]["stop"][:8], 16), (0, 0))[1]
+
+
+def archived(conf: dict[str, str], where: str, since: str, path: Branch) -> set[int]:
+    """Positions of all WAL of a branch in the repository, from this segment's directory on."""
     found = set()
-    for history in (name for name in listed(conf, top) if re.fullmatch(r"\d+-\d+", name)):
-        for directory in listed(conf, f"{top}/{history}"):
-            if re.fullmatch(r"[0-9A-F]{16}", directory) and directory[8:] >= since[8:16]:
-                names = listed(conf, f"{top}/{history}/{directory}")
-                found |= {position(name) for name in names if WAL.match(name)}
+    for directory in listed(conf, where):
+        wanted = re.fullmatch(r"[0-9A-F]{16}", directory) and int(directory[:8], 16) in path
+        if wanted and directory[8:] >= since[8:16]:
+            names = listed(conf, f"{where}/{directory}")
+            found |= {position(name) for name in names if WAL.match(name) and on(path, name)}
     return found
 
 

@@ -16,13 +16,47 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
-    from roles.backups.files.backup_host import CONF, STATE, Unanswered, as_postgres, psql, put, repositories, settings
+    from roles.backups.files.backup_bucket import lock
+    from roles.backups.files.backup_host import (
+        CONF,
+        STATE,
+        Unanswered,
+        as_postgres,
+        psql,
+        put,
+        read,
+        repositories,
+        settings,
+    )
     from roles.backups.files.backup_problems import problems
-    from roles.backups.files.backup_repository import archived, brief, holes, info, lsn_after, position
+    from roles.backups.files.backup_repository import (
+        archived,
+        branch,
+        brief,
+        holes,
+        info,
+        leads,
+        lsn_after,
+        on,
+        place,
+        position,
+    )
 else:  # on the host the programs lie side by side
-    from backup_host import CONF, STATE, Unanswered, as_postgres, psql, put, repositories, settings
+    from backup_bucket import lock
+    from backup_host import CONF, STATE, Unanswered, as_postgres, psql, put, read, repositories, settings
     from backup_problems import problems
-    from backup_repository import archived, brief, holes, info, lsn_after, position
+    from backup_repository import (
+        archived,
+        branch,
+        brief,
+        holes,
+        info,
+        leads,
+        lsn_after,
+        on,
+        place,
+        position,
+    )
 
 SQL = """
 select json_build_object('mode', current_setting('archive_mode'), 'archived', archived_count, 'failed', failed_count,
@@ -34,6 +68,7 @@ select json_build_object('mode', current_setting('archive_mode'), 'archived', ar
   'oldest_ready_age', (select extract(epoch from now() - min(modification))::int from pg_ls_archive_statusdir()
     where name like '%.ready'),
   'directory', current_setting('data_directory') || '/pg_wal',
+  'segment', pg_walfile_name(pg_current_wal_lsn()),
   'system_id', (select system_identifier::text from pg_control_system()))
 from pg_stat_archiver"""
 # A row whose transaction may still lie behind the end of the segment does not count: 8 kB is more than it takes.
@@ -86,37 +121,50 @@ def log(stanza: str) -> str:
     return as_postgres(["sh", "-c", script, "sh", stanza])[1]
 
 
-def wal(conf: dict[str, str], newest: dict[str, Any], waiting: list[str]) -> dict[str, Any]:
-    """How far a restore from the newest backup could go: `holes` segments are lost, `heartbeat` is the last sign of
-    life that has left the host."""
+def wal(conf: dict[str, str], backups: list[dict[str, Any]], segment: str, waiting: list[str]) -> dict[str, Any]:
+    """How far a restore could go: `base` is the newest backup that leads to the timeline PostgreSQL writes (`segment`),
+    `holes` segments are lost, `heartbeat` is the last sign of life that has left the host."""
+    nothing: dict[str, Any] = {"base": None, "holes": None, "heartbeat": None}
     try:
-        start = newest["archive"]["start"]
-        missing, reach = holes(archived(conf, start), position(start), {position(name) for name in waiting})
+        where = place(conf, backups[-1])
+        path = branch(conf, where, int(segment[:8], 16))
+        base = next((each for each in reversed(backups) if leads(path, each)), None)
+        if base is None:
+            return nothing
+        start = base["archive"]["start"]
+        unsent = {position(name) for name in waiting if on(path, name)}
+        missing, reach = holes(archived(conf, where, start, path), position(start), unsent)
         rows = psql(HEARTBEAT, reach=lsn_after(reach))
     except Unanswered as error:
-        return {"error": brief(str(error)), "heartbeat": None, "holes": None}
-    return {"holes": len(missing), "heartbeat": json.loads(rows) if rows else None}
-
-
-def read(name: str) -> Any:
-    """What another program kept, or None."""
-    path = STATE / name
-    return json.loads(path.read_text()) if path.exists() else None
+        return {**nothing, "error": brief(str(error))}
+    return {"base": base["label"], "holes": len(missing), "heartbeat": json.loads(rows) if rows else None}
 
 
 def manifest() -> dict[str, Any] | None:
-    """The newest manifest that this host wrote: stanza, label, when, and of which release."""
+    """The newest manifest that this host wrote: stanza, label, when, of which release; and since when it writes any."""
     copies = sorted((STATE / "manifests").glob("*.json"), key=lambda path: path.stat().st_mtime)
     if not copies:
         return None
     found = json.loads(copies[-1].read_text())
-    release = (found["release"] or {}).get("name")
-    return {"stanza": found["stanza"], "label": found["label"], "at": found["observed"]["at"], "release": release}
+    release, since = (found["release"] or {}).get("name"), int(copies[0].stat().st_mtime)
+    told = {"stanza": found["stanza"], "label": found["label"], "at": found["observed"]["at"]}
+    return {**told, "release": release, "since": since}
+
+
+def drill(now: int) -> dict[str, Any]:
+    """How the last drill ended (`rc`), and the age of the newest good one."""
+    found: dict[str, Any] = {"rc": None, "age": None}
+    for path in sorted((STATE / "drills").glob("*.json"), reverse=True):
+        told = json.loads(path.read_text())
+        found["rc"] = told["rc"] if found["rc"] is None else found["rc"]
+        if told["rc"] == 0:
+            return {**found, "age": now - told["at"]}
+    return found
 
 
 def observe() -> dict[str, Any]:
     """Everything but the judgement."""
-    conf, now = settings(), int(time.time())
+    conf, now, choices = settings(), int(time.time()), json.loads(CHOICES.read_text())
     repo, waiting = info(conf), archiver()
     backups = repo.pop("backups")
     full = [each["timestamp"]["stop"] for each in backups if each["type"] == "full"]
@@ -132,14 +180,21 @@ def observe() -> dict[str, Any]:
         "last": newest["timestamp"]["stop"] if newest else None,
         "last_full": full[-1] if full else None,
         "last_full_age": now - full[-1] if full else None,
-        "full_every": json.loads(CHOICES.read_text())["full_every"],
+        "full_every": choices["full_every"],
+        "lock_days": choices["lock_days"],
+        # A store that gave no answer is not asked a second time.
+        "lock": None if repo["code"] == -1 else lock(conf),
         "dropped_wal": dropped(log(conf["stanza"]), newest["timestamp"]["start"] if newest else 0),
         "stale_archiver": stale(),
-        "wal": wal(conf, newest, waiting.get("waiting", [])) if newest and "error" not in waiting else None,
+        "wal": wal(conf, backups, waiting["segment"], waiting["waiting"])
+        if newest and "error" not in waiting
+        else None,
         "verify": read("backup-verify.json"),
         "manifest": manifest(),
+        "drill": drill(now),
     }
-    waiting.pop("waiting", None)
+    for name in ("waiting", "segment"):
+        waiting.pop(name, None)
     if 2 in repositories(conf):
         second = info(conf, 2)
         stops = [each["timestamp"]["stop"] for each in second.pop("backups")]

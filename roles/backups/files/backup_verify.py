@@ -12,13 +12,13 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING or __package__:
-    from roles.backups.files.backup_host import STATE, Unanswered, pgbackrest, put, settings
-    from roles.backups.files.backup_repository import archived, holes, info, position, verified
+    from roles.backups.files.backup_host import STATE, Unanswered, pgbackrest, put, read, settings
+    from roles.backups.files.backup_repository import archived, branch, holes, info, leads, place, position, verified
 else:  # on the host the programs lie side by side
-    from backup_host import STATE, Unanswered, pgbackrest, put, settings
-    from backup_repository import archived, holes, info, position, verified
+    from backup_host import STATE, Unanswered, pgbackrest, put, read, settings
+    from backup_repository import archived, branch, holes, info, leads, place, position, verified
 
-WITHIN = 6 * 3600
+WITHIN, KEPT = 6 * 3600, "backup-verify.json"
 
 
 def verify(conf: dict[str, str]) -> str:
@@ -36,20 +36,34 @@ def history(conf: dict[str, str]) -> int:
     backups = info(conf)["backups"]
     if len(backups) < 2:
         return 0
-    first, last = (backups[place]["archive"]["start"] for place in (0, -1))
-    found = {place for place in archived(conf, first) if place <= position(last)} | {position(last)}
+    where, last = place(conf, backups[-1]), backups[-1]["archive"]["start"]
+    path = branch(conf, where, int(last[:8], 16))
+    first = next(
+        each["archive"]["start"]
+        for each in backups
+        if each["database"] == backups[-1]["database"] and leads(path, each)
+    )
+    found = {each for each in archived(conf, where, first, path) if each <= position(last)} | {position(last)}
     return len(holes(found, position(first), set())[0])
 
 
 def main() -> None:
-    """The verdict on standard error where it is bad."""
+    """The verdict on standard error where it is bad. A hole cannot be mended, so it is mailed once: when it is new."""
     conf, began = settings(), time.monotonic()
+    missing, known = None, (read(KEPT) or {}).get("holes") or 0
     wrong = verify(conf)
-    missing = None if wrong else history(conf)
+    try:
+        missing = None if wrong else history(conf)
+    except Unanswered as error:
+        wrong = str(error)
     seconds = round(time.monotonic() - began, 1)
-    put(STATE / "backup-verify.json", {"at": int(time.time()), "wrong": wrong, "holes": missing, "seconds": seconds})
+    put(STATE / KEPT, {"at": int(time.time()), "wrong": wrong, "holes": missing, "seconds": seconds})
     if wrong:
         sys.exit(f"The backups do not verify: {wrong}. See docs/operator/backups.md.")
+    if (missing or 0) > known:
+        sys.exit(
+            f"{missing} WAL files are missing between the oldest and the newest backup. See docs/operator/backups.md."
+        )
 
 
 if __name__ == "__main__":

@@ -92,6 +92,39 @@ def test_a_black_hole_is_named_and_drains(instance: Deployed) -> None:
     assert status(instance)["dropped_wal"] == []
 
 
+def test_a_clock_jump_injected_as_a_heartbeat_of_the_future_is_named(instance: Deployed) -> None:
+    """A lab machine cannot set its clock, so what a wrong clock would have written is put there. Monitoring and the
+    audit must not take it for fresh."""
+    psql(instance, "insert into mfg.heartbeat values (now() + interval '1 hour', pg_current_wal_insert_lsn())")
+    try:
+        assert said(instance, "Times lie in the future: the last heartbeat 35")
+        assert failed(instance, "MFG-BAK-01") == ["test_the_host_sees_nothing_wrong"]
+    finally:
+        psql(instance, "delete from mfg.heartbeat where at > now()")
+
+
+def test_a_lock_that_the_owner_s_key_weakened_is_seen_without_that_key(instance: Deployed) -> None:
+    rule = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}
+    with bucket(instance, "owner") as owner:
+        lock = {"ObjectLockEnabled": "Enabled", "Rule": rule}
+        owner.put_object_lock_configuration(Bucket=BUCKET, ObjectLockConfiguration=lock)
+    try:
+        assert said(instance, "the bucket's lock is 1 days GOVERNANCE, wanted 1 days COMPLIANCE")
+        assert failed(instance, "MFG-BAK-02") == ["test_nobody_can_remove_them"]
+    finally:
+        instance.deploy()
+    assert status(instance)["lock"] == {"mode": "COMPLIANCE", "days": 1}
+    assert failed(instance, "MFG-BAK-02") == []
+
+
+def failed(at: Deployed, control: str) -> list[str]:
+    """Checks of a control that the auditor sees fail."""
+    told = json.loads(at.cli("audit", "--json", "--as-auditor", "--control", control, check=False).stdout)
+    (seen,) = told["controls"]
+    assert seen["state"] == ("failed" if any(each["state"] == "failed" for each in seen["checks"]) else "passed")
+    return [each["name"].split("[")[0] for each in seen["checks"] if each["state"] == "failed"]
+
+
 @contextmanager
 def other_lines(at: Deployed, path: str, script: str) -> Iterator[None]:
     """Change a file on the host with sed, and put it back as it was."""
@@ -119,6 +152,13 @@ def test_wal_that_was_thrown_away_is_named_and_the_next_backup_closes_the_hole(i
     backup(instance)
     assert status(instance)["wal"]["holes"] == 0
     assert count(instance) == 90
+    # Nobody can restore a moment in the hole, until nothing is left that leads into it.
+    verify = instance.machine().exec(["systemctl", "start", "mfg-backup-verify.service"], check=False)
+    assert verify.returncode != 0
+    assert said(instance, "WAL files are missing between the oldest and the newest backup")
+    instance.root("systemctl reset-failed; systemctl start mfg-backup-verify.service")  # mailed once
+    backup(instance, "")
+    instance.root(f"{PGBACKREST} --repo1-retention-full=1 expire && systemctl start mfg-backup-verify.service")
 
 
 @pytest.mark.long
@@ -191,7 +231,7 @@ def test_a_full_disk_of_the_wal_is_named_before_it_stops_postgresql(instance: De
     wal = "/var/lib/postgresql/17/main/pg_wal"
     instance.root(
         f"systemctl stop postgresql@17-main && mv {wal} {wal}.kept && mkdir {wal} && "
-        f"size=$(( $(du -sm {wal}.kept | cut -f1) + 160 )) && "
+        f"size=$(( $(du -sm {wal}.kept | cut -f1) + 400 )) && "
         f"mount -t tmpfs -o size=${{size}}m,mode=700,uid=postgres,gid=postgres tmpfs {wal} && "
         f"cp -a {wal}.kept/. {wal}/ && systemctl start postgresql@17-main"
     )
