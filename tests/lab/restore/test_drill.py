@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 
+import pytest
+
 from mastodon_gov.instance.load import load
 from tests.lab.deployed import LIB, Deployed
 
 SETTINGS = f"{LIB}/drill.json"
 
 
+@pytest.mark.usefixtures("owner")
 def test_a_drill_restores_and_its_evidence_is_signed(instance: Deployed) -> None:
-    """Closed and counted, within the promised loss, and nothing is left of the copy."""
+    """Closed and counted, within the promised loss, a second factor opened, and nothing is left of the copy."""
+    assert json.loads(instance.root(f"{LIB}/restore-point before_drill"))["archived"] is True
     told = json.loads(instance.cli("drill", "--json").stdout)
     assert (told["rc"], told["egress"], told["problems"]) == (0, "closed", [])
     assert told["blocked_packets"] >= told["probes"] - 1
