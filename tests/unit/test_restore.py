@@ -78,7 +78,7 @@ def test_a_backup_of_a_branch_that_was_given_up_is_not_taken(monkeypatch: pytest
 
 def test_what_is_newer_is_counted_from_the_moment_of_the_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not from now: a named point lies in the past too."""
-    monkeypatch.setattr(catalogue, "points", lambda _: [{"name": "risky", "time": "2026-11-21T17:29:46.426443Z"}])
+    monkeypatch.setattr(catalogue, "point_of", lambda _: {"name": "risky", "time": "2026-11-21T17:29:46.426443Z"})
     assert catalogue.iso(catalogue.moment(Target("name", "risky"), None)) == "2026-11-21 17:29:46+00:00"
     assert catalogue.iso(catalogue.moment(Target("time", "2026-11-21 17:00:00+00"), None))[:19] == "2026-11-21 17:00:00"
     assert catalogue.moment(Target("latest"), "2026-11-21 18:04:01.918287+00") == 1795284241.918287

@@ -135,12 +135,24 @@ def listing(target: Target, place: str, *options: str, user: str = "postgres") -
     return told
 
 
-def points(target: Target) -> list[dict[str, Any]]:
-    """Restore points by name, oldest first: name, time (UTC), lsn, wal. Their files lie beside pgBackRest's."""
+def points(target: Target, since: float) -> list[dict[str, Any]]:
+    """Restore points from this moment on (their keys begin with their time), oldest first. Each is a question to the
+    repository, and older ones cannot be reached."""
+    first = datetime.fromtimestamp(since, UTC).strftime("%Y%m%d%H%M%S")
+    found = [_point(target, key) for key in _point_keys(target) if key >= first]
+    return [point for point in found if point]
+
+
+def _point_keys(target: Target) -> list[str]:
+    """As restore_point.py writes them, beside pgBackRest's files: YYYYmmddHHMMSS-NAME.json."""
     listed = listing(target, POINTS, "--repo1-path=/")
-    names = sorted(name for name, told in listed.items() if told.get("type") == "file")
-    texts = [ask(target, "--repo1-path=/", "--raw", "repo-get", f"{POINTS}/{name}") for name in names]
-    return [point for text in texts if {"name", "time", "lsn", "wal"} <= (point := parsed(text)).keys()]
+    return sorted(key for key, told in listed.items() if told.get("type") == "file")
+
+
+def _point(target: Target, key: str) -> dict[str, Any] | None:
+    """Name, time (UTC), lsn, wal; None for what somebody else put there."""
+    point = parsed(ask(target, "--repo1-path=/", "--raw", "repo-get", f"{POINTS}/{key}"))
+    return point if {"name", "time", "lsn", "wal"} <= point.keys() else None
 
 
 def parsed(text: str) -> dict[str, Any]:
@@ -215,12 +227,12 @@ def choose(target: Target, found: dict[str, Any], now: float | None, user: str =
 
 def point_of(target: Target) -> dict[str, Any]:
     """The restore point of this name; the newest, if a name was used twice."""
-    listed = points(target)
-    named = [each for each in listed if each["name"] == target.value]
-    if not named:
-        known = ", ".join(each["name"] for each in listed[-10:]) or "none"
-        raise Refused(f"There is no restore point '{target.value}'. Known: {known}. Nothing was changed.")
-    return named[-1]
+    keys = _point_keys(target)
+    for key in reversed([key for key in keys if key[15:] == f"{target.value}.json"]):
+        if (point := _point(target, key)) and point["name"] == target.value:
+            return point
+    known = ", ".join(key[15:].removesuffix(".json") for key in keys[-10:]) or "none"
+    raise Refused(f"There is no restore point '{target.value}'. Known: {known}. Nothing was changed.")
 
 
 def moment(target: Target, last: str | None) -> float:

@@ -205,7 +205,7 @@ class Drill:
 
     def counts(self) -> list[str]:
         """Against the manifest that speaks of a moment the copy must have reached."""
-        self.manifest = verify.last_before(verify.manifests(self.target, USER), self.evidence["at"])
+        self.manifest = verify.manifest_before(self.target, self.evidence["at"], USER)
         self.evidence["manifest"] = self.manifest["label"] if self.manifest else None
         return verify.count_problems(self.seen, self.manifest)
 

@@ -106,7 +106,7 @@ def listing(as_of: str) -> dict[str, Any]:
         for each in found["backup"]
     ]
     reach = {"oldest": catalogue.iso(oldest), "newest": catalogue.iso(newest)}
-    return {"stanza": found["name"], "backups": backups, "points": catalogue.points(target), "window": reach}
+    return {"stanza": found["name"], "backups": backups, "points": catalogue.points(target, oldest), "window": reach}
 
 
 def beside(state: State, target: Target) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def verified(target: Target, bin_: Path, last: str | None) -> dict[str, Any]:
         recovery.recover(COPY, target)
     seen = verify.content(COPY)
     when = catalogue.moment(target, last)
-    told = verify.last_before(verify.manifests(target), when)
+    told = verify.manifest_before(target, when)
     word, unopened = verify.opened(COPY)
     wrong = [*verify.fingerprint_problems(told), *verify.count_problems(seen, told), *verify.schema_problems(seen)]
     wrong += [*unopened, *verify.damaged_indexes(COPY, bin_)]

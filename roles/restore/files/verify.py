@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import json
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ RUN = "/usr/local/lib/mastodon-gov/mastodon-run"
 CURRENT = Path("/opt/mastodon/current")
 # What a query counts, and what stands for it in a manifest (docs/decisions/backup-set.md).
 TABLES = ("accounts", "users", "statuses", "media_attachments", "follows", "custom_emojis", "keypairs")
+DAY = 86400
 FEW = 10  # rows that may be the newest ones and go on one day
 # Opens one secret with the application's own keys; says nothing of what it holds. Keys of remote accounts are public
 # only, and an older copy has no table for them.
@@ -56,17 +58,21 @@ def content(copy: Copy) -> dict[str, Any]:
     }
 
 
-def manifests(target: Target, user: str = "postgres") -> list[dict[str, Any]]:
-    """Manifests with a right seal, oldest first; others count as absent."""
-    listed = listing(target, "manifests", "--repo1-path=/", user=user)
-    found = []
-    for name in sorted(listed):
-        if name.endswith(".json"):
-            text = ask(target, "--repo1-path=/", "--raw", "repo-get", f"manifests/{name}", user=user)
-            told = parsed(text)
-            if hmac.compare_digest(str(told.get("seal")).encode(), seal(told).encode()):
-                found.append(told)
-    return sorted(found, key=lambda told: told["stop"])
+def manifest_before(target: Target, when: float, user: str = "postgres") -> dict[str, Any] | None:
+    """The newest manifest that speaks of a moment not after this one; one without a right seal, or under another's
+    name, counts as absent. Newest first, because each is a question to the repository and none is ever removed."""
+    latest = time.strftime("%Y%m%d-%H%M%S", time.gmtime(when + DAY))  # labels are in the host's own time zone
+    began = {name: name.removesuffix(".json").rpartition("_")[2][:15] for name in _listed(target, user)}
+    for name in sorted((name for name in began if began[name] <= latest), key=lambda name: began[name], reverse=True):
+        told = parsed(ask(target, "--repo1-path=/", "--raw", "repo-get", f"manifests/{name}", user=user))
+        sealed = hmac.compare_digest(str(told.get("seal")).encode(), seal(told).encode())
+        if sealed and f"{told['label']}.json" == name and told["observed"]["at"] <= when:
+            return told
+    return None
+
+
+def _listed(target: Target, user: str) -> list[str]:
+    return [name for name in listing(target, "manifests", "--repo1-path=/", user=user) if name.endswith(".json")]
 
 
 def _key(label: str) -> bytes:
@@ -166,11 +172,6 @@ def schema_problems(seen: dict[str, Any]) -> list[str]:
         f"The copy holds migrations up to {seen['schema']}, which release {CURRENT.resolve().name} does not know. Set "
         "`release` in instance.yaml to the one of the backup, deploy, then restore."
     ]
-
-
-def last_before(listed: list[dict[str, Any]], when: float) -> dict[str, Any] | None:
-    """The newest manifest that speaks of a moment not after this one."""
-    return next((told for told in reversed(listed) if told["observed"]["at"] <= when), None)
 
 
 def age(seen: dict[str, Any], when: float) -> float | None:
