@@ -38,7 +38,8 @@ class ObjectStorage(Part):
     backup_lock_days: Days = 14
     """Days nobody can delete a backup, with any key. It can be made longer, never shorter."""
     backup_gib: Annotated[int, Field(ge=1, strict=True)] | None = None
-    """GiB that the S3 service grants the bucket of the backups; `status` warns when they are used up to 80 %."""
+    """GiB that the S3 service grants the bucket of the backups; `status` warns when they are used up to 80 %, and when
+    they will not be enough."""
     # Names of the two users as the S3 service's policies spell them.
     media_user: Annotated[
         str, Field(pattern=r"^[^\s\"\\]+$"), Allowed("a user as the S3 service's policies spell it")
