@@ -89,6 +89,9 @@ class Backups(Part):
     `object_storage.backup_lock_days`."""
     second: SecondRepository | None = None
     """A second repository. It gets all WAL and a full backup each night."""
+    queue_gib: Annotated[int, Field(ge=1, strict=True)] | None = None
+    """GiB of changes that may wait on the host while the S3 service is away; what is more is thrown away, and nobody
+    can restore it. By default half of the disk of the WAL, or a quarter where the database lies on it too."""
     drill_max_age_days: Annotated[int, Field(ge=1, le=90, strict=True)] = 7
     """Days after which `status` asks for a drill: a backup that nobody restored is a hope."""
     archive_timeout: Annotated[int, Field(ge=30, le=3600, strict=True)] = 60

@@ -40,6 +40,34 @@ INSTALLED = {
 OK, NO_STANZA, NO_BACKUP, NO_STANZA_DATA = 0, 1, 2, 3
 
 
+class WalDisk(FactBase[tuple[int, bool]]):
+    """Size of the file system of the WAL in MiB, and whether it is one of its own; before there is a cluster, that of
+    where it will be made."""
+
+    default = staticmethod(lambda: (0, False))
+
+    def command(self) -> str:
+        """Blocks and their size, then the numbers of both devices."""
+        return (
+            "cd /var/lib/postgresql/17/main 2>/dev/null || cd /var/lib/postgresql 2>/dev/null || cd /var/lib; "
+            "wal=pg_wal; [ -e $wal ] || wal=.; stat -L -f -c '%b %S' $wal; stat -L -c %d $wal ."
+        )
+
+    def process(self, output: list[str]) -> tuple[int, bool]:
+        """Three lines."""
+        blocks, size = map(int, output[0].split())
+        return blocks * size >> 20, output[1] != output[2]
+
+
+def queue(disk: tuple[int, bool]) -> int:
+    """MiB of WAL that may wait: half of a disk of its own, a quarter of one that the database shares. Leading bits
+    only: a file system whose size varies a little must not be a change."""
+    mib, own = disk
+    part = max(mib // (2 if own else 4), 1024)
+    step = 1 << part.bit_length() - 2
+    return part // step * step
+
+
 class BackupState(FactBase[dict[str, Any]]):
     """What `backup-status` says, empty on a host that does not have it yet. A store that is away shows in the answer,
     not in the exit code."""
@@ -56,8 +84,8 @@ class BackupState(FactBase[dict[str, Any]]):
         return found
 
 
-def files(node: Node) -> list[Entry]:
-    """Configuration, programs, units with their sandbox, and the timers that start them."""
+def files(node: Node, waiting: int) -> list[Entry]:
+    """Configuration, programs, units with their sandbox, and the timers that start them. `waiting`: MiB of WAL."""
     storage, backups = urlsplit(node.instance.object_storage.endpoint), node.instance.backups
     owned = [f"/var/{kind}/pgbackrest" for kind in ("log", "spool")]
     second = backups.second or SecondRepository.model_construct()
@@ -71,6 +99,7 @@ def files(node: Node) -> list[Entry]:
         endpoint=storage.hostname,
         port=storage.port or 443,
         second=urlsplit(second.endpoint or ""),
+        waiting=waiting,
     )
     told = json.dumps({"full_every": backups.full_days, "lock_days": node.instance.object_storage.backup_lock_days})
     return [
@@ -159,7 +188,7 @@ def backups(node: Node) -> None:
     """After PostgreSQL, which archives from its first second; what it could not send yet has waited."""
     settle(
         packages_=PACKAGES,
-        files=files(node),
+        files=files(node, _waiting(node)),
         units_=wanted(node),
     )
     repository(name="Make the repository and the first backup", instance=node.instance)
@@ -168,4 +197,9 @@ def backups(node: Node) -> None:
 @deploy("Backups, not started")
 def backup_files(node: Node) -> None:
     """What a restore reads the repository with; nothing is written there."""
-    settle(packages_=PACKAGES, files=files(node))
+    settle(packages_=PACKAGES, files=files(node, _waiting(node)))
+
+
+def _waiting(node: Node) -> int:
+    given = node.instance.backups.queue_gib
+    return given << 10 if given else queue(host.get_fact(WalDisk))

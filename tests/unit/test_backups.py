@@ -13,7 +13,7 @@ from mastodon_gov.instance import Node
 from roles.backups.files.backup_problems import problems
 from roles.backups.files.backup_repository import holes, lsn_after, position, verified
 from roles.backups.files.backup_status import dropped
-from roles.backups.role import BackupState, files, refusal, steps
+from roles.backups.role import BackupState, WalDisk, files, queue, refusal, steps
 from roles.lib.files import Absent, ManagedFile
 from roles.postgresql.role import files as postgresql_files
 from tests.unit.storage_sample import (
@@ -31,7 +31,7 @@ from tests.unit.storage_sample import (
 
 def written(at: Node) -> dict[str, ManagedFile]:
     """Files by path."""
-    return {entry.path: entry for entry in files(at) if isinstance(entry, ManagedFile)}
+    return {entry.path: entry for entry in files(at, 4096) if isinstance(entry, ManagedFile)}
 
 
 def conf(at: Node) -> configparser.ConfigParser:
@@ -101,7 +101,7 @@ def test_the_second_repository_comes_and_goes() -> None:
     assert "--repo=2 " in unit
     assert "ReadWritePaths=/var/spool/pgbackrest /var/log/pgbackrest /srv/backups" in unit.splitlines()
     assert "AssertPathIsMountPoint=/srv/backups" in unit.splitlines()
-    without = {entry.path for entry in files(node()) if isinstance(entry, Absent)}
+    without = {entry.path for entry in files(node(), 4096) if isinstance(entry, Absent)}
     assert "/etc/systemd/system/mfg-backup-second.timer" in without
     assert "repo2-path" not in conf(node())["global"]
 
@@ -137,6 +137,7 @@ GOOD: dict[str, Any] = {
     "last_full_age": 3600,
     "full_every": 1,
     "dropped_wal": [],
+    "queue_mib": 4096,
     "lock_days": 14,
     "lock": {"mode": "COMPLIANCE", "days": 14},
     "wal": {
@@ -318,9 +319,34 @@ def test_dropped_wal_counts_until_the_next_backup() -> None:
     assert dropped(text, at + 1) == []
 
 
-def test_full_waiting_wal_names_the_disk() -> None:
-    found = problems(state(archiver={"ready": 30, "disk_percent": 80}))
-    assert "80 % full while WAL waits" in found[1]
+def test_waiting_wal_names_the_disk_and_the_limit_before_either_is_reached() -> None:
+    found = problems(state(archiver={"ready": 30, "disk_percent": 61}))
+    assert "61 % full while WAL waits" in found[1]
+    assert len(problems(state(archiver={"ready": 30, "disk_percent": 60}))) == 1
+    assert len(problems(state(archiver={"ready": 66}))) == 1
+    assert "That is 26 % of what may wait (4096 MiB, backups.queue_gib)" in problems(state(archiver={"ready": 67}))[1]
+
+
+@pytest.mark.parametrize(
+    ("mib", "own", "expected"),
+    [
+        (100 << 10, False, 24 << 10),
+        (101 << 10, False, 24 << 10),
+        (100 << 10, True, 48 << 10),
+        (40 << 10, False, 8 << 10),
+        (2 << 10, True, 1 << 10),
+        (300, False, 1 << 10),
+    ],
+    ids=["shared", "a little larger", "its own", "forty", "two", "tiny"],
+)
+def test_how_much_may_wait_follows_the_disk(mib: int, own: bool, expected: int) -> None:
+    assert queue((mib, own)) == expected
+
+
+def test_the_disk_of_the_wal_is_known_by_its_device() -> None:
+    assert WalDisk().process(["2560000 4096", "65026", "65025"]) == (10000, True)
+    assert WalDisk().process(["2560000 4096", "65025", "65025"]) == (10000, False)
+    assert written(node())["/etc/pgbackrest.conf"].content.count("archive-push-queue-max=4096MiB\n") == 1
 
 
 @pytest.mark.parametrize(

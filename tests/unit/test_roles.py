@@ -32,7 +32,7 @@ FILES: dict[str, Callable[[Node], list[Entry]]] = {
     "certificates": certificates.files,
     "mail": mail.files,
     "postgresql": lambda node: [*postgresql.cluster_files(), *postgresql.files(node, MEMORY)],
-    "backups": backups.files,
+    "backups": lambda node: backups.files(node, 4096),
     "redis": redis.files,
     "mastodon": mastodon.files,
     "nginx": nginx.files,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 # Two hours for a nightly backup to run (control MFG-BAK-01); more waiting WAL than a busy minute makes (seconds,
-# segments, percent).
-LATE, READY, READY_AGE, DISK = 2 * 3600, 10, 300, 75
+# segments, percent of the disk, percent of what may wait).
+LATE, READY, READY_AGE, DISK, QUEUE = 2 * 3600, 10, 300, 60, 25
 VERIFY_AGE = 3 * 86400
 # A lost host loses archive_timeout, the upload, the minute between two heartbeats, and a margin.
 UPLOAD, BEAT, MARGIN = 60, 60, 60
@@ -62,6 +62,11 @@ def _archiver(state: dict[str, Any]) -> list[str]:
         found.append("PostgreSQL does not archive WAL (archive_mode is off): run deploy.")
     if wal["ready"] > READY or (wal["oldest_ready_age"] or 0) > READY_AGE:
         found.append(f"{wal['ready']} WAL files wait for the backup store: is it reachable from this host?")
+        if (used := 1600 * wal["ready"] // state["queue_mib"]) > QUEUE:
+            found.append(
+                f"That is {used} % of what may wait ({state['queue_mib']} MiB, backups.queue_gib). More is thrown "
+                "away, which leaves a hole in the history: open the way to the backup store before."
+            )
         if wal["disk_percent"] > DISK:
             found.append(
                 f"The disk of the WAL is {wal['disk_percent']} % full while WAL waits: PostgreSQL stops when it is "

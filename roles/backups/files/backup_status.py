@@ -186,6 +186,7 @@ def observe() -> dict[str, Any]:
         "lock": None if repo["code"] == -1 else lock(conf),
         "dropped_wal": dropped(log(conf["stanza"]), newest["timestamp"]["start"] if newest else 0),
         "stale_archiver": stale(),
+        "queue_mib": int(conf["archive-push-queue-max"].removesuffix("MiB")),
         "wal": wal(conf, backups, waiting["segment"], waiting["waiting"])
         if newest and "error" not in waiting
         else None,
