@@ -9,6 +9,7 @@ import shlex
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from tests.lab.deployed import WEB, Deployed
 from tests.lab.people import Browser, browser, enrol, form_of, hidden, tootctl, totp
@@ -57,12 +58,11 @@ def staff(instance: Deployed) -> tuple[Staff, Browser]:
     return known, person
 
 
-def call(instance: Deployed, known: Staff, path: str, *options: str) -> dict[str, object]:
+def call(instance: Deployed, known: Staff, path: str, *options: str) -> Any:
     """Her telephone asks the server; the token travels on standard input."""
     words = [*CURL, "-H", "@-", *options, f"https://{WEB}{path}"]
     done = instance.machine("outside").exec(words, stdin=f"Authorization: Bearer {known.token}\n")
-    told: dict[str, object] = json.loads(done.stdout)
-    return told
+    return json.loads(done.stdout)
 
 
 def post(instance: Deployed, known: Staff, text: str) -> str:
@@ -78,6 +78,11 @@ def picture(instance: Deployed, known: Staff) -> str:
         ["sh", "-c", "base64 -d > /root/picture.png"], stdin=base64.b64encode(PICTURE).decode()
     )
     return str(call(instance, known, "/api/v2/media", "-F", "file=@/root/picture.png")["url"])
+
+
+def home(instance: Deployed, known: Staff) -> list[str]:
+    """Numbers of the posts in her home timeline."""
+    return [str(each["id"]) for each in call(instance, known, "/api/v1/timelines/home")]
 
 
 def reads(instance: Deployed, number: str) -> int:

@@ -17,13 +17,14 @@ from mastodon_gov.lab.demo import REPOSITORY
 from tests.lab.deployed import LIB, Deployed, wait_for
 from tests.lab.people import browser, tootctl
 from tests.lab.restore.disaster import fetched, machine_gone, ransom
-from tests.lab.restore.people import Staff, body, enter, picture, post, reads, staff, this_second
+from tests.lab.restore.people import Staff, body, enter, home, picture, post, reads, staff, this_second
 
 COPY = "/var/lib/postgresql/17/main.beside"
 STEPS = "fetch recover verify".split()
 SWITCH = (
     "hold stop-application stop-database swap start-database check migrate lock redis application feeds backup".split()
 )
+YEAR_2100 = 4102444800  # no job of then is due in a test
 LONG = "start-database application feeds backup".split()
 
 
@@ -83,6 +84,7 @@ def test_a_copy_beside_and_then_in_place(doomed: Deployed, known: Staff, tmp_pat
     doomed.root("systemctl start mfg-backup-incr.service")
     assert "risky" in doomed.cli("restore", "--list").stdout
     killed(doomed, ["restore", "--to", "risky"], "recover", tmp_path)
+    assert redis(doomed, f"ZADD schedule {YEAR_2100} old-job") == "1"
     now = tables(doomed)
     told = json.loads(doomed.cli("restore", "--to", "risky", "--beside-only", "--json").stdout)
     report = told["done"]["verify"]["result"]
@@ -101,6 +103,8 @@ def test_a_copy_beside_and_then_in_place(doomed: Deployed, known: Staff, tmp_pat
     assert "is held" in doomed.cli("status", check=False).stdout
     doomed.cli("restore", "--open")
     assert (reads(doomed, before), reads(doomed, after)) == (200, 404)
+    assert before in home(doomed, known)
+    assert redis(doomed, "ZSCORE schedule old-job") == ""
     refusal, said = tootctl(doomed, "media", "remove-orphans")
     assert (refusal, "this database was restored" in said) == (1, True)
     doomed.cli("restore", "--sign-off")
@@ -108,6 +112,12 @@ def test_a_copy_beside_and_then_in_place(doomed: Deployed, known: Staff, tmp_pat
     before_the_first_backup(doomed)
     doomed.deploy()
     assert doomed.deploy()["changes"] == []
+
+
+def redis(doomed: Deployed, words: str) -> str:
+    """What Redis answers the application."""
+    url = "URL=$(sed -n s/^REDIS_URL=//p /etc/mastodon/mastodon.env)"
+    return doomed.root(f'{url}; redis-cli -u "$URL" --no-auth-warning {words}').strip()
 
 
 def before_the_first_backup(doomed: Deployed) -> None:
