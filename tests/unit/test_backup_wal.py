@@ -10,7 +10,6 @@ import pytest
 
 from roles.backups.files import backup_bucket, backup_repository, backup_status, backup_verify
 from roles.backups.files.backup_repository import archived, branches, leads, on
-from roles.restore.files.drill import loss_problems
 
 # As PostgreSQL writes it: timeline 1 was left in segment 5, timeline 2 at the end of segment 6.
 HISTORY = "1\t0/5000028\tno recovery target specified\n\n2\t0/7000000\tbefore 2026-11-21 11:00:00+00\n"
@@ -127,19 +126,3 @@ def test_the_last_good_drill_counts_although_a_later_one_failed(
     for name, rc, at in (("1", 0, 10), ("2", 0, 40), ("3", 5, 70)):
         (tmp_path / f"drills/{name}.json").write_text(json.dumps({"rc": rc, "at": at}))
     assert backup_status.drill(100) == {"rc": 5, "age": 60}
-
-
-@pytest.mark.parametrize(
-    ("age", "expected"),
-    [
-        (None, "no heartbeat"),
-        (241.0, "241 s old, allowed 240"),
-        (-61.0, "61 s in the future"),
-        (-59.0, ""),
-        (240.0, ""),
-    ],
-)
-def test_a_drill_judges_the_age_of_the_heartbeat(age: float | None, expected: str) -> None:
-    found = loss_problems(age, 240)
-    assert bool(found) is bool(expected)
-    assert expected in "".join(found)
