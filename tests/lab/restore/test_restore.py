@@ -14,6 +14,7 @@ import pytest
 
 from mastodon_gov.instance.load import load
 from mastodon_gov.lab.demo import REPOSITORY
+from tests.lab.backups.place import settled, status
 from tests.lab.deployed import LIB, Deployed, wait_for
 from tests.lab.people import browser, tootctl
 from tests.lab.restore.disaster import fetched, machine_gone, ransom
@@ -110,8 +111,18 @@ def test_a_copy_beside_and_then_in_place(doomed: Deployed, known: Staff, tmp_pat
     doomed.cli("restore", "--sign-off")
     assert doomed.root("ls /var/lib/postgresql/17").split() == ["main"]
     before_the_first_backup(doomed)
+    one_history(doomed)
     doomed.deploy()
     assert doomed.deploy()["changes"] == []
+
+
+def one_history(doomed: Deployed) -> None:
+    """The monitor follows what is written now; what was given up lies beside it in the repository."""
+    settled(doomed)
+    seen = status(doomed)
+    assert (seen["wal"]["base"], seen["wal"]["holes"]) == (seen["label"], 0)
+    doomed.root("systemctl start mfg-backup-verify.service")
+    assert status(doomed)["verify"]["holes"] == 0
 
 
 def redis(doomed: Deployed, words: str) -> str:
