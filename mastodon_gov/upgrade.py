@@ -29,6 +29,7 @@ from mastodon_gov.upgrade_plan import (
     choose,
     estimate,
     held_problems,
+    measured,
     notes,
     path_refusal,
     pending,
@@ -114,6 +115,7 @@ def make_plan(directory: Path, host: Host, version: str | None) -> Plan:
         held=seen["held"] == bundle.name,
         unfinished=_unfinished(seen),
         seconds=estimate(seen["journal"]),
+        measured=measured(seen["rehearsals"], bundle.name),
         problems=tuple(
             problems(seen, need, (*before, *after), installed=installed, swap=swap)
             + held_problems(seen["held"], bundle.name)
@@ -140,7 +142,8 @@ def show(plan: Plan) -> None:
             click.echo(f"  {each.number} {each.name:<58} {_touched(each)}")
     click.echo(f"point of no return  {plan.no_return or 'none: the release before can come back'}")
     took = f"{plan.seconds:.0f} s, as the last upgrade here" if plan.seconds else "unknown: the first upgrade here"
-    click.echo(f"time             {took}")
+    copy = f"; its migrations took {plan.measured:.0f} s on a restored copy" if plan.measured is not None else ""
+    click.echo(f"time             {took}{copy}")
     for note in plan.notes:
         click.echo(f"note             {note}")
     for sentence in plan.problems:

@@ -26,7 +26,8 @@ class Migration:
 
 @dataclass(frozen=True)
 class Plan:
-    """From one release (its name) to another. `problems` stand against it; `seconds` is None while nobody knows."""
+    """From one release (its name) to another. `problems` stand against it. `seconds` of all steps (the last upgrade's)
+    and `measured` of the migrations (on a restored copy) are None while nobody knows."""
 
     origin: str
     target: str
@@ -36,6 +37,7 @@ class Plan:
     held: bool = False
     unfinished: bool = False
     seconds: float | None = None
+    measured: float | None = None
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -157,6 +159,13 @@ def held_problems(held: str, target: str) -> list[str]:
 def backup_problems(seen: dict[str, Any]) -> list[str]:
     """Why a restore point would not help: sentences."""
     return [f"backup: {sentence}" for sentence in seen["backup"]["problems"]]
+
+
+def measured(rehearsals: list[dict[str, Any]], release: str) -> float | None:
+    """Seconds that the migrations of this release took on the copy of the last drill that ran them; None where none
+    did, or where they failed there."""
+    last = [each for each in rehearsals if each["release"] == release][-1:]
+    return last[0]["seconds"] if last and "failed" not in last[0] else None
 
 
 def estimate(journal: list[dict[str, Any]]) -> float | None:

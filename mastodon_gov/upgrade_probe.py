@@ -16,6 +16,7 @@ from typing import Any
 LIB = "/usr/local/lib/mastodon-gov"
 HOME = Path("/opt/mastodon")
 HELD = Path("/var/lib/mastodon-gov/upgrade-held")
+DRILLS = Path("/var/lib/mastodon-gov/drills")
 JOURNAL = Path("/var/lib/mastodon-gov/journal/upgrades.jsonl")
 DEPLOY_LOCK = Path("/run/mastodon-gov/deploy.lock")
 PLACES = ("/opt/mastodon", "/home", "/var", "/var/lib/postgresql")
@@ -99,6 +100,16 @@ def deploying() -> str:
     return ""
 
 
+def rehearsals() -> list[dict[str, Any]]:
+    """What drills measured on a restored copy, the newest last: release, seconds, and when."""
+    found = []
+    for path in sorted(DRILLS.glob("*.json")):
+        told = json.loads(path.read_text())
+        if told.get("rehearsal"):
+            found.append(told["rehearsal"] | {"at": told["at"]})
+    return found
+
+
 def migrating() -> bool:
     """Whether migrations are at work, also of a run whose control node has gone (migrate.py)."""
     return subprocess.run(["systemctl", "is-active", "-q", "mfg-migrate"], timeout=60, check=False).returncode == 0
@@ -126,6 +137,7 @@ def look(asked: dict[str, Any]) -> dict[str, Any]:
         "memory": memory(),
         "deploying": deploying(),
         "migrating": migrating(),
+        "rehearsals": rehearsals(),
         "held": HELD.read_text().strip() if HELD.exists() else "",
         "journal": journal(),
     }

@@ -208,6 +208,20 @@ def test_a_release_that_has_nothing_to_migrate_at_the_end_is_held_and_closed(old
     assert json.loads(older.cli("upgrade", "--plan", "--json").stdout)["nothing"] is False
 
 
+@pytest.mark.long
+def test_a_drill_measures_the_migrations_of_a_release_that_waits(older: Deployed) -> None:
+    """On its copy; the database that people use gets none of them."""
+    if not older.root(f"ls -d /opt/mastodon/releases/{NEW}-*", check=False):
+        older.cli("upgrade")
+    back_to_older(older)
+    done = older.sql("SELECT count(*) FROM schema_migrations")
+    rehearsal = json.loads(older.cli("drill", "--json").stdout)["rehearsal"]
+    assert rehearsal["release"].startswith(NEW)
+    assert "failed" not in rehearsal
+    assert json.loads(older.cli("upgrade", "--plan", "--json").stdout)["measured"] == rehearsal["seconds"] > 0
+    assert older.sql("SELECT count(*) FROM schema_migrations") == done
+
+
 def _refused(older: Deployed, *said: str) -> None:
     """An upgrade fails with these words, people are served by the older release all the time."""
     with load(older) as seen:

@@ -15,7 +15,17 @@ from mastodon_gov.errors import Refusal
 from mastodon_gov.instance.release_line import with_release, write_release
 from mastodon_gov.migrations import Migrations, created, read_installed, read_paths, refusal, tables
 from mastodon_gov.rollback import restore_point, target_of
-from mastodon_gov.upgrade_plan import Need, Plan, choose, estimate, held_problems, path_refusal, pending, problems
+from mastodon_gov.upgrade_plan import (
+    Need,
+    Plan,
+    choose,
+    estimate,
+    held_problems,
+    measured,
+    path_refusal,
+    pending,
+    problems,
+)
 from mastodon_gov.upgrade_probe import PLACES
 from roles.mastodon import database
 from roles.mastodon.files import journal, migrate
@@ -310,6 +320,13 @@ def test_a_restore_loses_least_at_the_first_mark_before_the_point_of_no_return()
     assert restore_point(lines, NEW) is None
     again = mark("restore point after", "before-post-4.6.5-9") | {"attempt": "a later way"}
     assert (restore_point([*lines, again], OLD) or {})["name"] == "before-post-4.6.5-9"
+
+
+def test_migrations_are_measured_on_the_copy_of_the_last_drill_that_could() -> None:
+    first, last = {"release": NEW, "seconds": 40.0}, {"release": NEW, "seconds": 50.0}
+    assert measured([first, last, {"release": NEXT, "seconds": 1.0}], NEW) == 50.0
+    assert measured([first, last | {"failed": "no Redis"}], NEW) is None
+    assert measured([], NEW) is None
 
 
 def test_the_last_whole_upgrade_says_how_long_one_takes() -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING or __package__:
     from roles.restore.files.catalogue import Refused, Target
     from roles.restore.files.egress import USER, blocked, reached, rules
     from roles.restore.files.recovery import Copy
+    from roles.restore.files.rehearsal import rehearsed
 else:  # on the host the programs lie side by side
     import catalogue
     import recovery
@@ -39,6 +40,7 @@ else:  # on the host the programs lie side by side
     from catalogue import Refused, Target
     from egress import USER, blocked, reached, rules
     from recovery import Copy
+    from rehearsal import rehearsed
 
 HOME = Path("/var/lib/mfg-drill")
 COPY = Copy(
@@ -116,6 +118,7 @@ class Drill:
         self.step("counts", ROWS, self.counts)
         self.step("secrets", SECRETS, self.secrets)
         self.step("amcheck", INDEXES, lambda: verify.damaged_indexes(COPY, self.bin))
+        self.step("rehearsal", INDEXES, self.rehearsal)
         recovery.stop(COPY)
         self.step("checksums", PAGES, lambda: verify.damaged_pages(COPY, self.bin))
         self.step("still closed", CLOSED, self.still_closed)
@@ -216,6 +219,10 @@ class Drill:
         self.evidence["fingerprints"] = "different" if wrong else "equal" if compared else "not compared"
         self.evidence["secret"], unopened = verify.opened(COPY)
         return wrong + unopened
+
+    def rehearsal(self) -> None:
+        """How long the migrations of a release that waits on this host take; no part of what a drill proves."""
+        self.evidence["rehearsal"] = rehearsed(COPY)
 
 
 def wipe() -> None:

@@ -141,14 +141,19 @@ def damaged_pages(copy: Copy, bin_: Path) -> list[str]:
     return [f"pg_checksums: {first_line(done.stderr or done.stdout)}."] if done.returncode else []
 
 
+def asking(copy: Copy, release: Path) -> list[str]:
+    """The words in front of a program of a release that shall work on the copy."""
+    given = copy.run / "database.env"
+    given.write_text(f"DB_HOST={copy.run}\nDB_PORT={PORT}\n")
+    return ["env", f"MFG_ENVIRONMENT={given}", RUN, "mastodon-owner", str(release), "bundle", "exec"]
+
+
 def opened(copy: Copy) -> tuple[str, list[str]]:
     """Open one secret of the copy through the application's keys; `not tried` where no release is installed."""
     if not CURRENT.exists():
         return "not tried", []
-    given = copy.run / "database.env"
-    given.write_text(f"DB_HOST={copy.run}\nDB_PORT={PORT}\n")
-    words = ["env", f"MFG_ENVIRONMENT={given}", RUN, "mastodon-owner", str(CURRENT.resolve()), "bundle", "exec"]
-    done = subprocess.run([*words, "rails", "runner", "-"], input=OPEN, capture_output=True, text=True, check=False)
+    words = [*asking(copy, CURRENT.resolve()), "rails", "runner", "-"]
+    done = subprocess.run(words, input=OPEN, capture_output=True, text=True, check=False)
     word = (done.stdout.split() or [""])[-1]
     if done.returncode == 0 and word in ("opened", "none"):
         return word, []
