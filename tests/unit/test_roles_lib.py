@@ -21,6 +21,7 @@ from pyinfra.context import ctx_state
 from roles.lib.accounts import Account, Accounts, Known, accounts
 from roles.lib.files import Absent, Directory, Entry, Link, ManagedFile, managed_files
 from roles.lib.packages import InstalledPackages, packages
+from roles.lib.settle import settle as settle_role
 from roles.lib.units import Observed, Unit, UnitStates, actions, units
 from tests.unit.locally import commands, new_state, shell
 
@@ -188,6 +189,37 @@ def test_masked_units_stay_masked() -> None:
     assert actions(unit, Observed({"x.service": unit_state()})) == ["mask --now"]
     masked = unit_state(LoadState="masked", ActiveState="inactive")
     assert actions(unit, Observed({"x.service": masked})) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "todo"),
+    [
+        ({}, 1),
+        ({"ActiveState": "inactive"}, 1),  # would start with the next boot
+        ({"UnitFileState": "disabled"}, 1),
+        ({"ActiveState": "failed", "UnitFileState": "", "LoadState": "not-found"}, 1),  # its file went first
+        ({"ActiveState": "inactive", "UnitFileState": "disabled"}, 0),  # its package stays
+        ({"ActiveState": "inactive", "UnitFileState": "", "LoadState": "not-found"}, 0),
+        ({"ActiveState": "inactive", "UnitFileState": "static", "NeedDaemonReload": "yes"}, 0),
+    ],
+)
+def test_what_is_gone_neither_runs_nor_comes_back(changes: dict[str, str], todo: int) -> None:
+    """Once; a unit that never was is settled."""
+    gone, kept = Unit("x.timer", gone=True), Unit("y.timer")
+    told = {UnitStates: Observed({"x.timer": unit_state(**changes), "y.timer": unit_state()})}
+    found = [c.get_raw_value() for c in commands(lambda: units(name="x", wanted=[gone, kept]), told)]
+    assert len(found) == todo
+    assert all("disable --now x.timer" in command and "reset-failed x.timer" in command for command in found)
+    assert actions(gone, Observed()) == []
+
+
+def test_what_is_gone_ends_before_its_files_go(tmp_path: Path) -> None:
+    """systemd knows what to stop as long as it can read it."""
+    (tmp_path / "x.timer").touch()
+    told = {UnitStates: Observed({"x.timer": unit_state()})}
+    gone, file = Unit("x.timer", gone=True), Absent(str(tmp_path / "x.timer"))
+    found = [c.get_raw_value() for c in commands(lambda: settle_role(files=[file], units_=[gone]), told)]
+    assert ["disable" in command for command in found] == [True, False]
 
 
 def test_systemd_is_read_as_it_prints() -> None:
