@@ -90,7 +90,7 @@ class NetworkSettings(Part):
     """Services of the network that every host uses."""
 
     resolvers: tuple[Address, ...] = Field(min_length=1)
-    """DNS resolvers: IP addresses, or names of addresses.yaml. The hosts may ask no others."""
+    """DNS resolvers: IP addresses, or names of addresses.yaml. The hosts may ask no others, so all that they do ask stand here."""
     time_servers: tuple[TimeServer, ...] = Field(min_length=1)
     """Time servers. A wrong clock breaks certificates, second factors and federation."""
     http_proxy: ProxyUrl | None = None

@@ -93,16 +93,11 @@ def _seconds(stamp: str) -> float:
 def actions(unit: Unit, seen: Observed) -> list[str]:
     """Words for systemctl that settle one unit: of enable, disable, mask, start, restart, reload."""
     now = seen.units.get(unit.name, {})
-    if unit.gone:
-        settled = now.get("ActiveState", "inactive") == "inactive"
-        return [] if settled and not now.get("UnitFileState", "").startswith("enabled") else ["disable --now"]
     active = now.get("ActiveState") in ("active", "reloading", "activating")
     if not unit.run:
         return []
-    if unit.masked:
-        # A unit that failed before it was masked would keep the whole host "degraded".
-        settled = now.get("LoadState") == "masked" and now.get("ActiveState") == "inactive"
-        return [] if settled else ["mask --now"]
+    if unit.gone or unit.masked:
+        return _ended(unit, now)
     # "enabled-runtime" does not last: Debian's generator says it of a cluster whose postgresql.service is disabled.
     words = [] if now.get("UnitFileState") in ("enabled", "static", "alias") else ["enable"]
     own = [now.get("FragmentPath", ""), *now.get("DropInPaths", "").split()]
@@ -116,6 +111,14 @@ def actions(unit: Unit, seen: Observed) -> list[str]:
     if seen.newest(list(unit.reads)) > started:
         return [*words, "reload" if unit.reload else "restart"]
     return words
+
+
+def _ended(unit: Unit, now: dict[str, str]) -> list[str]:
+    """A unit that failed before it ended would keep the whole host "degraded", so that only `inactive` is settled."""
+    settled = now.get("ActiveState", "inactive") == "inactive"
+    if unit.masked:
+        return [] if settled and now.get("LoadState") == "masked" else ["mask --now"]
+    return [] if settled and not now.get("UnitFileState", "").startswith("enabled") else ["disable --now"]
 
 
 def _skipped(now: dict[str, str]) -> bool:
