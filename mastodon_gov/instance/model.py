@@ -90,7 +90,7 @@ class NetworkSettings(Part):
     """Services of the network that every host uses."""
 
     resolvers: tuple[Address, ...] = Field(min_length=1)
-    """DNS resolvers: IP addresses, or names of addresses.yaml. The hosts may ask no others, so all that they do ask stand here."""
+    """DNS resolvers: IP addresses, or names of addresses.yaml. The hosts may ask no others; list all they do ask."""
     time_servers: tuple[TimeServer, ...] = Field(min_length=1)
     """Time servers. A wrong clock breaks certificates, second factors and federation."""
     http_proxy: ProxyUrl | None = None
@@ -154,10 +154,10 @@ class Mail(Part):
 
 
 class Database(Part):
-    """PostgreSQL. `memory` (MiB) is what it may plan with; without it, what the host shows."""
+    """PostgreSQL. `memory` (MiB) is what it may plan with; without it, half of what the host shows."""
 
     memory: Annotated[int, Field(ge=512, strict=True)] | None = None
-    """Memory in MiB that PostgreSQL may plan with. Left out: the host's memory."""
+    """Memory in MiB that PostgreSQL may plan with. Left out: half of the host's, rounded down."""
     max_connections: Annotated[int, Field(ge=40, le=1000, strict=True)] = 100
     """Connections at the same time; more than all web, Sidekiq and streaming threads together."""
 
