@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,15 +12,18 @@ from mastodon_gov.instance import Node
 from mastodon_gov.instance.flows import outgoing
 from roles.backups import role as backups
 from roles.base import role as base
+from roles.base import system
 from roles.certificates import role as certificates
 from roles.firewall import role as firewall
 from roles.lib.files import Entry, ManagedFile
+from roles.lib.live import live
 from roles.mail import role as mail
 from roles.mastodon import role as mastodon
 from roles.nginx import role as nginx
 from roles.postgresql import role as postgresql
 from roles.redis import role as redis
 from roles.ssh import role as ssh
+from tests.unit.locally import commands, shell
 from tests.unit.storage_sample import CIPHER, RELAY_PASSWORD, WRITER, instance, node_of, secrets
 
 MEMORY = 1024  # MiB
@@ -120,3 +125,27 @@ def test_another_kernel_does_not_restart_the_database(seen: tuple[int, ...], pla
     """What virtual machines of 4, 16, 2 and half a GiB show under different kernels, in MiB."""
     assert {postgresql.share(total) for total in seen} == {planned}
     assert planned * 2 > seen[0] * 0.75
+
+
+def test_the_user_of_a_cloud_image_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless instance.yaml names the same person; a run that was killed in the middle is repeated."""
+    rule, kept = tmp_path / "rule", tmp_path / "usermod-words"
+    rule.write_text("# User rules for debian\ndebian ALL=(ALL) NOPASSWD:ALL\nalice ALL=(ALL) NOPASSWD:ALL\n")
+    for name, text in {"id": "exit 0", "usermod": f'echo "$@" >> {kept}'}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    person = {
+        "name": "alice",
+        "keys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8g a"],
+    }
+    access = {**instance().access.model_dump(mode="json"), "administrators": [person]}
+    asked = [each for each in system.mended(node_of(instance(access=access), secrets())) if system.CLOUD in each.look]
+    here = [
+        replace(each, look=each.look.replace(system.CLOUD, str(rule)), mend=each.mend.replace(system.CLOUD, str(rule)))
+        for each in asked
+    ]
+    assert [shell(command).returncode for command in commands(lambda: live(name="x", wanted=here))] == [0]
+    assert kept.read_text() == "--shell /usr/sbin/nologin debian\n"
+    assert not rule.exists()
+    assert commands(lambda: live(name="x", wanted=here)) == []
