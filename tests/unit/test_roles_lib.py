@@ -6,6 +6,7 @@ import grp
 import os
 import pwd
 import stat
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from pyinfra.context import ctx_state
 
 from roles.lib.accounts import Account, Accounts, Known, accounts
 from roles.lib.files import Absent, Directory, Entry, Link, ManagedFile, managed_files
-from roles.lib.packages import InstalledPackages, packages
+from roles.lib.live import live
+from roles.lib.packages import HOOK, LEFT, InstalledPackages, packages
 from roles.lib.settle import settle as settle_role
 from roles.lib.units import Observed, Unit, UnitStates, actions, units
 from tests.unit.locally import commands, new_state, shell
@@ -130,6 +132,34 @@ def test_packages_are_one_run_of_apt() -> None:
     [command] = commands(lambda: packages(name="x", names=names), {InstalledPackages: {"b"}})
     assert command.get_raw_value().endswith("sh a c")
     assert commands(lambda: packages(name="x", names=names), {InstalledPackages: set(names)}) == []
+
+
+@ROOT_ONLY
+@pytest.mark.parametrize("running", [(), ("bash",), ("dpkg",)])
+def test_a_hook_that_a_killed_installation_left_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, running: tuple[str, ...]
+) -> None:
+    """With it no upgrade would restart a service. While apt works it stays, and so does anybody else's."""
+    hook, proc = tmp_path / "policy-rc.d", tmp_path / "proc"
+    (tmp_path / "dpkg").write_text("#!/bin/sh\nkill -KILL $PPID\n")
+    (tmp_path / "dpkg").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    [install] = commands(lambda: packages(name="x", names=["a"]), {InstalledPackages: set()})
+    killed = install.get_raw_value().replace(HOOK, str(hook))
+    assert subprocess.run(["sh", "-c", killed], check=False).returncode != 0
+    assert subprocess.run([str(hook)], check=False).returncode == 101
+    for number, name in enumerate(("systemd", *running), 1):
+        (proc / str(number)).mkdir(parents=True)
+        (proc / str(number) / "comm").write_text(f"{name}\n")
+    look, mend = (text.replace(HOOK, str(hook)).replace("/proc", str(proc)) for text in (LEFT.look, LEFT.mend))
+    here = replace(LEFT, look=look, mend=mend)
+
+    def mended() -> int:
+        return len([shell(command) for command in commands(lambda: live(name="x", wanted=[here]))])
+
+    assert (mended(), mended(), hook.exists()) == ((0, 0, True) if "dpkg" in running else (1, 0, False))
+    hook.write_text("#!/bin/sh\nexit 101\n")
+    assert mended() == 0
 
 
 def unit_state(**changes: str) -> dict[str, str]:
