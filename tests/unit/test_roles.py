@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from pyinfra.api import StringCommand
 
 from mastodon_gov.instance import Node
 from mastodon_gov.instance.flows import outgoing
@@ -15,7 +17,7 @@ from roles.base import role as base
 from roles.base import system
 from roles.certificates import role as certificates
 from roles.firewall import role as firewall
-from roles.lib.files import Entry, ManagedFile
+from roles.lib.files import Entry, FileStates, ManagedFile
 from roles.lib.live import live
 from roles.mail import role as mail
 from roles.mastodon import role as mastodon
@@ -149,3 +151,35 @@ def test_the_user_of_a_cloud_image_is_closed(tmp_path: Path, monkeypatch: pytest
     assert kept.read_text() == "--shell /usr/sbin/nologin debian\n"
     assert not rule.exists()
     assert commands(lambda: live(name="x", wanted=here)) == []
+
+
+def test_a_new_redis_password_is_taken_beside_the_old_one_until_the_slots_are_swapped() -> None:
+    """Also after a run that died in between; what somebody else wrote into the file is gone at once."""
+
+    def node(password: str) -> Node:
+        return node_of(instance(), secrets(redis={"password": password * 40}))
+
+    def written(current: ManagedFile, digests: list[str]) -> list[str]:
+        facts = {FileStates: {redis.USERS: current.state}, redis.Digests: digests}
+        todo = commands(lambda: redis.users_beside(name="x", node=node("n")), facts)
+        return [str(command.connector_arguments["_stdin"]) for command in todo]
+
+    old, new = (sha256(letter.encode() * 40).hexdigest() for letter in "on")
+    [both] = written(redis.users(node("o")), [old])
+    assert f"user mastodon on #{new} #{old} ~* " in both
+    assert written(ManagedFile(redis.USERS, both, "redis", "redis", 0o640), [new, old]) == []
+    assert written(redis.users(node("n")), []) == []
+    only = redis.users(node("n")).content
+    assert f"user mastodon on #{new} ~* " in only
+    assert old not in only
+    assert written(ManagedFile(redis.USERS, f"{only}user eve on nopass +@all\n"), [new]) == [only]
+
+
+def test_digests_are_read_from_the_file_of_users(tmp_path: Path) -> None:
+    """Mastodon's alone."""
+    place = tmp_path / "users.acl"
+    place.write_text(redis.users(sample(), ["b" * 64, "a" * 64]).content)
+    done = shell(StringCommand(redis.Digests().command().replace(redis.USERS, str(place))))
+    assert redis.Digests().process(done.stdout.splitlines())[1:] == ["a" * 64, "b" * 64]
+    place.unlink()
+    assert shell(StringCommand(redis.Digests().command().replace(redis.USERS, str(place)))).returncode == 0
