@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pyinfra import host
 from pyinfra import state as run
 from pyinfra.api import FactBase, OperationError, QuoteString, StringCommand, operation
 
@@ -121,7 +122,10 @@ def observe(node: Node, *, early: bool = False) -> Application:
     that does not say what it is. `early`: PostgreSQL may have yet to be installed or started."""
     instance = node.instance
     wanted = json.dumps({"ids": list(instance.register), "domains": list(instance.staff_domains)})
-    state = seen(ApplicationState, owner=instance.owner.username, wanted=wanted)
+    asked = {"owner": instance.owner.username, "wanted": wanted}
+    state = seen(ApplicationState, **asked)
+    if state.failed:  # perhaps remembered from a moment when PostgreSQL was not up yet
+        state = host.get_fact(ApplicationState, **asked)
     if refusal := unknown(state, may_be_away=early or not run.is_executing) or refused(
         state, node.instance, node.release.name
     ):

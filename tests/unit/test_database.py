@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -32,6 +35,18 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, documents: list[object
     done = shell(fact.command(owner="owner", wanted="{}"))
     assert done.returncode == 0, "a fact that fails would fail the host"
     return fact.process(done.stdout.splitlines())
+
+
+@contextmanager
+def seen_as(remembered: Application, asked: Application, *, executing: bool) -> Iterator[None]:
+    """A run that remembers one answer and gets the other when it asks."""
+    changes: dict[str, Any] = {
+        "seen": lambda *_, **__: remembered,
+        "host": SimpleNamespace(get_fact=lambda *_, **__: asked),
+        "run": SimpleNamespace(is_executing=executing),
+    }
+    with patch.multiple(database, **changes):
+        yield
 
 
 def test_a_live_database_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,13 +101,17 @@ def test_tables_are_made_until_somebody_lives_there(state: Application, made: in
 )
 def test_a_plan_and_the_beginning_may_find_nobody_to_ask(early: bool, executing: bool, refuses: bool) -> None:
     """After the role PostgreSQL has run, an answer must come."""
-    node, away = node_of(instance(), secrets()), Application(failed=AWAY)
-    with (
-        patch.object(database, "seen", return_value=away),
-        patch.object(database, "run", SimpleNamespace(is_executing=executing)),
-    ):
+    away = Application(failed=AWAY)
+    with seen_as(away, away, executing=executing):
         if refuses:
             with pytest.raises(OperationError, match="nothing is done to it"):
-                observe(node, early=early)
+                observe(node_of(instance(), secrets()), early=early)
         else:
-            assert observe(node, early=early) == away
+            assert observe(node_of(instance(), secrets()), early=early) == away
+
+
+def test_an_answer_that_was_missing_is_asked_for_again() -> None:
+    """A server that was starting when the deploy began has changed nothing, so the answer would be remembered."""
+    there = Application(answered=True, people=True)
+    with seen_as(Application(failed=AWAY), there, executing=True):
+        assert observe(node_of(instance(), secrets())) == there
