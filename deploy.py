@@ -20,7 +20,7 @@ from roles.mastodon.role import mastodon
 from roles.nginx.role import nginx
 from roles.object_storage.role import object_storage
 from roles.postgresql.role import postgresql, refuse_foreign
-from roles.redis.role import redis
+from roles.redis.role import redis, redis_passwords
 from roles.restore.role import not_half_done, restore
 from roles.ssh.role import ssh
 
@@ -47,6 +47,8 @@ if "redis" in node.groups:
     redis(node)
 if "mastodon" in node.groups:
     mastodon(node)
+if "redis" in node.groups:
+    redis_passwords(node)
 if "proxy" in node.groups:
     nginx(node)
     issue(node)

@@ -44,12 +44,13 @@ echo ready
 """
 
 
-def _known(directory: Path, name: str, address: str, fingerprint: str | None) -> Path:
-    """The instance's known_hosts with this host in it; a key is taken only when its fingerprint was given.
+def _known(directory: Path, name: str, addresses: list[str], fingerprint: str | None) -> Path:
+    """The instance's known_hosts with this host in it, by all its addresses; the first is asked. A key is taken only
+    when its fingerprint was given.
 
     Raises Refusal when the key is unknown, or is not the one that was named.
     """
-    known = directory / "known_hosts"
+    known, address = directory / "known_hosts", addresses[0]
     if known.exists() and _run(["ssh-keygen", "-F", address, "-f", str(known)]).returncode == 0:
         return known
     scanned = _run(["ssh-keyscan", "-t", "ed25519", "-T", "10", address]).stdout
@@ -64,7 +65,7 @@ def _known(directory: Path, name: str, address: str, fingerprint: str | None) ->
             f"host (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub), then run: bootstrap {name} --fingerprint {seen}"
         )
     with known.open("a") as file:
-        file.write(scanned.replace(f"{address} ", f"{name},{address} "))
+        file.write(scanned.replace(f"{address} ", f"{','.join(dict.fromkeys([name, *addresses]))} "))
     return known
 
 
@@ -79,13 +80,13 @@ def prepare(  # noqa: PLR0913, PLR0917
 
     Raises Refusal for a wrong operating system, an unknown host key or a refused sign-in.
     """
-    address = str(instance.addresses[name][0]) if name in instance.addresses else name
-    known = _known(directory, name, address, fingerprint)
+    addresses = instance.reached_at(name)
+    known = _known(directory, name, addresses, fingerprint)
     words = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "-o", f"UserKnownHostsFile={known}"]
     words += ["-o", "StrictHostKeyChecking=yes", *(["-i", str(key), "-o", "IdentitiesOnly=yes"] if key else [])]
     # The script travels as the command, the keys on stdin; neither is a secret.
     become = [] if user == "root" else ["sudo", "-n"]
-    words += [f"{user}@{address}", *become, "sh", "-c", f"'{_quoted(SCRIPT)}'"]
+    words += [f"{user}@{addresses[0]}", *become, "sh", "-c", f"'{_quoted(SCRIPT)}'"]
     done = _run(words, "\n".join(instance.access.deploy_keys) + "\n")
     if done.returncode or not done.stdout.endswith("ready\n"):
         raise Refusal(f"{name}: bootstrap as {user} did not work: {done.stderr.strip() or done.stdout.strip()}")

@@ -101,6 +101,7 @@ def host_findings(subject: Subject, seen: dict[str, Any]) -> list[Finding]:
         ("disk", "disks", _disk),
         ("memory", "memory", _memory),
         ("clock", "time", _clock),
+        ("resolvers", "resolvers", _resolvers),
         ("ports", "listeners", _ports),
         ("mastodon", "mastodon", _mastodon),
     ]
@@ -175,6 +176,19 @@ def _clock(subject: Subject, seen: dict[str, Any]) -> Judgement:
     side = "ahead of" if subject.offset > 0 else "behind"
     observed = f"{away:.0f} s {side} this machine" if away > 1 else "the same time as on this machine"
     return state, observed, f"at most {CLOCK_WARN:.0f} s away from this machine's clock", remedy
+
+
+def _resolvers(subject: Subject, seen: dict[str, Any]) -> Judgement:
+    """The firewall lets the host ask no others: with one that is not listed it would find no name any more."""
+    found, allowed = seen["resolvers"], [str(address) for address in subject.node.instance.network.resolvers]
+    good = bool(found) and set(found) <= set(allowed)
+    listed = ", ".join(allowed)
+    remedy = (
+        f"Have the host ask {listed} (its network settings, or DHCP's; /etc/resolv.conf shows what it uses), or write "
+        "what it asks into network.resolvers in instance.yaml."
+    )
+    expected = f"one or more of network.resolvers, {listed}, and no other"
+    return OK if good else FAIL, ", ".join(found) or "no resolver", expected, "" if good else remedy
 
 
 def _ports(subject: Subject, seen: dict[str, Any]) -> Judgement:

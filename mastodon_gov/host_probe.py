@@ -6,6 +6,7 @@ Runs on the host. `look` and `outside` are called with what to look at; every pa
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import platform
@@ -21,6 +22,7 @@ OUR_HOME = "/opt/mastodon/"
 OUR_PLACES = (OUR_HOME, "/etc/mastodon/", "/usr/local/lib/mastodon-gov/")
 RECOVERY = 20  # seconds; a small server reads its log in one or two
 TIMEOUT = 8  # seconds, for each answer from the network
+STUBS = ("127.0.0.53", "127.0.0.54")  # where systemd-resolved listens for programs of the host
 LISTEN = "0A"  # the kernel's number for a socket that listens (proc_net_tcp in the kernel's documentation)
 
 # Lines of JSON: what the database holds; its migrations. The comment is what the role postgresql writes on a
@@ -86,6 +88,19 @@ def memory() -> int:
     """MiB in all; a container shows its host's."""
     line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
     return int(line.split()[1]) // 1024
+
+
+def resolvers() -> list[str]:
+    """Whom the host asks for names; where it asks systemd-resolved, whom that asks."""
+    found = _nameservers("/etc/resolv.conf")
+    return _nameservers("/run/systemd/resolve/resolv.conf") if set(found) & set(STUBS) else found
+
+
+def _nameservers(path: str) -> list[str]:
+    rows = [line.split() for line in Path(path).read_text().splitlines()]
+    return [
+        str(ipaddress.ip_address(row[1].partition("%")[0])) for row in rows if row[:1] == ["nameserver"] and row[1:]
+    ]
 
 
 def listeners(ports: list[int]) -> list[dict[str, object]]:
@@ -244,6 +259,7 @@ def look(asked: dict[str, Any]) -> dict[str, object]:
         "system": tried(system),
         "disks": tried(disks),
         "memory": tried(memory),
+        "resolvers": tried(resolvers),
         "listeners": tried(listeners, asked["ports"]),
         "mastodon": tried(mastodon),
         "databases": tried(databases),

@@ -99,12 +99,11 @@ def nodes(directory: Path) -> list[Node]:
 
 def _host(directory: Path, instance: Instance, node: Node) -> dict[str, Any]:
     """Host data: the node, and how pyinfra signs in. Only host keys of `known_hosts` are believed."""
-    addresses = sorted(instance.addresses.get(node.name, ()), key=lambda address: address.version)
     key = directory / "deploy_key"
     return {
         "node": node,
         "directory": str(directory),
-        "ssh_hostname": str(addresses[0]) if addresses else node.name,
+        "ssh_hostname": instance.reached_at(node.name)[0],
         "ssh_user": "deploy",
         **({"ssh_key": str(key)} if key.exists() else {}),
         "ssh_known_hosts_file": str(directory / "known_hosts"),

@@ -29,9 +29,8 @@ class Host:
 
     @property
     def address(self) -> str:
-        """Version 4 first: a lab and many ministries route nothing else."""
-        known = sorted(self.instance.addresses.get(self.name, ()), key=lambda address: address.version)
-        return str(known[0]) if known else self.name
+        """Where SSH connects to."""
+        return self.instance.reached_at(self.name)[0]
 
     def ssh(self, words: list[str]) -> list[str]:
         """The whole command line that runs these words on the host with sudo."""

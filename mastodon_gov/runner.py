@@ -90,7 +90,8 @@ def _words(  # noqa: PLR0913, PLR0917
 
 
 def _follow(lines: Iterable[str], on_progress: Callable[[dict[str, Any]], None]) -> tuple[int, int, tuple[str, ...]]:
-    """Pass on what operations report; returns how many hosts were reached, asked how many commands, and differences."""
+    """Pass on what operations report, and what the run waits for; returns how many hosts were reached, asked how many
+    commands, and differences."""
     hosts, commands, differences = 0, 0, []
     for line in lines:
         told = json.loads(line)
@@ -99,6 +100,8 @@ def _follow(lines: Iterable[str], on_progress: Callable[[dict[str, Any]], None])
         commands = told.get("commands", commands)
         if "role" in told:
             on_progress(told)
+        if "waiting" in told:
+            print(told["waiting"], file=sys.stderr, flush=True)
     return hosts, commands, tuple(dict.fromkeys(differences))
 
 

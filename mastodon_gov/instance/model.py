@@ -90,7 +90,7 @@ class NetworkSettings(Part):
     """Services of the network that every host uses."""
 
     resolvers: tuple[Address, ...] = Field(min_length=1)
-    """DNS resolvers: IP addresses, or names of addresses.yaml. The hosts may ask no others."""
+    """DNS resolvers: IP addresses, or names of addresses.yaml. The hosts may ask no others; list all they do ask."""
     time_servers: tuple[TimeServer, ...] = Field(min_length=1)
     """Time servers. A wrong clock breaks certificates, second factors and federation."""
     http_proxy: ProxyUrl | None = None
@@ -154,10 +154,10 @@ class Mail(Part):
 
 
 class Database(Part):
-    """PostgreSQL. `memory` (MiB) is what it may plan with; without it, what the host shows."""
+    """PostgreSQL. `memory` (MiB) is what it may plan with; without it, half of what the host shows."""
 
     memory: Annotated[int, Field(ge=512, strict=True)] | None = None
-    """Memory in MiB that PostgreSQL may plan with. Left out: the host's memory."""
+    """Memory in MiB that PostgreSQL may plan with. Left out: half of the host's, rounded down."""
     max_connections: Annotated[int, Field(ge=40, le=1000, strict=True)] = 100
     """Connections at the same time; more than all web, Sidekiq and streaming threads together."""
 
@@ -231,6 +231,12 @@ class Instance(Part):
             body.id: {"state": body.state, "domains": sorted(body.domains) if body.state != "requested" else []}
             for body in self.organisations
         }
+
+    def reached_at(self, name: str) -> list[str]:
+        """Addresses that addresses.yaml lists for a host, the one to reach it by first; else its name. Version 4 first:
+        a lab and many ministries route nothing else."""
+        known = sorted(self.addresses.get(name, ()), key=lambda address: address.version)
+        return [str(address) for address in known] or [name]
 
     @property
     def public_names(self) -> tuple[str, ...]:

@@ -58,9 +58,10 @@ def set_(instance: Path, key: str) -> None:
 def rotate(instance: Path, key: str) -> None:
     """Replace a secret: a made one by a new one, a given one by a value from standard input.
 
-    redis.password: nothing breaks. mastodon.secret_key_base: everybody signs in again. mail.* and object_storage.*:
-    get the new value from the service first, remove the old one there after the deploy. Refused, because data is
-    encrypted with them: mastodon.active_record_encryption_*, backups.cipher_pass; and mastodon.vapid_*.
+    redis.password: Redis restarts twice in the deploy, a second each. mastodon.secret_key_base: everybody signs in
+    again. mail.* and object_storage.*: get the new value from the service first, remove the old one there after the
+    deploy. Refused, because data is encrypted with them: mastodon.active_record_encryption_*, backups.cipher_pass; and
+    mastodon.vapid_*.
     """
     _refuse_kept(key)
     make = KINDS[key].make

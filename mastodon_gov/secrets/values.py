@@ -70,7 +70,7 @@ KINDS = {
         r"[A-Za-z0-9_-]{32,256}",
         "at least 32 letters, digits, - and _",
         lambda: random.token_urlsafe(48),
-        after="deploy; Redis and Mastodon take the new password in one step",
+        after="deploy; Redis takes the old password too until no process of Mastodon has it",
     ),
     "mail.login": Kind(r"[\x21-\x7e]{0,256}", "what the mail relay gave you, or nothing", after="deploy"),
     "mail.password": Kind(r"[\x21-\x7e]{0,256}", "what the mail relay gave you, or nothing", after="deploy"),

@@ -123,5 +123,6 @@ def unit_files(node: Node) -> list[Entry]:
 
 
 def wanted(node: Node) -> list[Unit]:
-    """Units of this instance."""
-    return [*UNITS, *(timed(TWIN) if node.instance.backups.second else [])]
+    """Units of this instance, and those of a second repository that it has no more."""
+    gone = [Unit(f"{name}{kind}", gone=True) for name in TWIN for kind in (".timer", ".service")]
+    return [*UNITS, *(timed(TWIN) if node.instance.backups.second else gone)]

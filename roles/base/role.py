@@ -9,7 +9,7 @@ from roles.lib import deploy
 from roles.lib.accounts import Account, accounts
 from roles.lib.files import Directory, Entry, ManagedFile
 from roles.lib.live import live
-from roles.lib.packages import packages
+from roles.lib.packages import LEFT, packages
 from roles.lib.render import FACTS, facts_program, facts_roles, managed, program
 from roles.lib.settle import settle
 from roles.lib.units import Unit
@@ -96,4 +96,4 @@ def base(node: Node) -> None:
     accounts(name="Settle people", wanted=[*SERVICES, *people(node)], groups=GROUPS, only=("mfg-admin", "mfg-audit"))
     settle(files=files(node), units_=UNITS)
     passwords(node)
-    live(name="Mend what others have changed", wanted=mended(node))
+    live(name="Mend what others have changed", wanted=[LEFT, *mended(node)])

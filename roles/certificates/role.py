@@ -191,9 +191,14 @@ def _acme(node: Node) -> bool:
     return node.instance.certificates.acme is not None
 
 
+def renewal_units(node: Node) -> list[Unit]:
+    """What renews the certificate; where another issuer has taken ACME's place, Debian's timer ends."""
+    return UNITS if _acme(node) else [Unit(f"certbot.{kind}", gone=True) for kind in ("timer", "service")]
+
+
 @deploy("Public certificate")
 def issue(node: Node) -> None:
     """After the proxy: it answers the ACME server, and learns of the new certificate."""
     issued(name="Get the certificate", node=node)
     live(name="Keep the key to root", wanted=[key_mode()])
-    units(name="Run units", wanted=[NGINX, *(UNITS if _acme(node) else [])])
+    units(name="Run units", wanted=[NGINX, *renewal_units(node)])

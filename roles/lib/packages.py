@@ -7,19 +7,30 @@ from collections.abc import Sequence
 from pyinfra.api import FactBase, QuoteString, StringCommand, operation
 
 from roles.lib import Commands
+from roles.lib.live import Live
 from roles.lib.seen import seen
 
 # A service must not run with Debian's default settings, not even for a second (DESIGN §3.3): while packages are
-# installed, Debian's policy hook refuses every start. The hook is removed however the command ends.
-INSTALL = """\
-hook=/usr/sbin/policy-rc.d
-trap 'rm -f "$hook"' EXIT INT TERM HUP
-printf '#!/bin/sh\\nexit 101\\n' > "$hook" && chmod 755 "$hook" || exit 1
+# installed, Debian's policy hook refuses every start. The hook is removed however the command ends; of one that is
+# killed it stays, and then no upgrade would restart anything: the role base looks for it.
+HOOK = "/usr/sbin/policy-rc.d"
+INSTALL = f"""\
+trap 'rm -f {HOOK}' EXIT INT TERM HUP
+printf '#!/bin/sh\\n# mastodon-gov installs packages\\nexit 101\\n' > {HOOK} && chmod 755 {HOOK} || exit 1
 export DEBIAN_FRONTEND=noninteractive
 dpkg --configure -a --force-confdef --force-confold || exit 1
 apt-get -qq -o DPkg::Lock::Timeout=600 update || exit 1
 apt-get -qq -y -o DPkg::Lock::Timeout=600 -o Dpkg::Options::=--force-confold --no-install-recommends install -- "$@"
 """
+
+
+# Also one of `mastodon-gov maintain`, which writes the same two words into its own.
+LEFT = Live(
+    "the hook that keeps services from starting",
+    f"grep -qsxE 'apt-get|dpkg' /proc/[0-9]*/comm || grep -l '^# mastodon-gov ' {HOOK}",
+    "",
+    f"rm -f {HOOK}",
+)
 
 
 class InstalledPackages(FactBase[set[str]]):

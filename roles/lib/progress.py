@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from pyinfra import host, state
+from pyinfra import host, logger, state
 from pyinfra.api import BaseStateCallback
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
@@ -73,6 +73,14 @@ def tell_difference(text: str) -> None:
     """Say what an operation will change, as a line for a person; once, before anything is done."""
     if _report.descriptor is not None and not state.is_executing:
         _tell({"difference": f"{host.name}: {text}"})
+
+
+def tell_waiting(text: str) -> None:
+    """Say at once, as a line for a person, what keeps the run from going on."""
+    if _report.descriptor is None:
+        logger.warning(text)
+    else:
+        _tell({"waiting": text})
 
 
 def _count_commands() -> None:

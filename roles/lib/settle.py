@@ -10,10 +10,12 @@ from roles.lib.units import Unit, units
 
 
 def settle(packages_: Sequence[str] = (), files: Sequence[Entry] = (), units_: Sequence[Unit] = ()) -> None:
-    """Install, configure, activate: a service never runs half configured."""
+    """Install, configure, activate: a service never runs half configured, and what goes ends before its files do."""
+    if gone := [unit for unit in units_ if unit.gone]:
+        units(name="Stop what is not wanted any more", wanted=gone)
     if packages_:
         packages(name="Install packages", names=list(packages_))
     if files:
         managed_files(name="Write files", entries=list(files))
-    if units_:
-        units(name="Run units", wanted=list(units_))
+    if kept := [unit for unit in units_ if not unit.gone]:
+        units(name="Run units", wanted=kept)

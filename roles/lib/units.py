@@ -17,6 +17,7 @@ from roles.lib import Commands
 from roles.lib.seen import changed, seen, this_host
 
 # systemd does not say when a unit was last reloaded; /run forgets with the boot, as the unit's own start does.
+SYSTEM = "/etc/systemd/system"
 STAMPS = "/run/mastodon-gov/reloaded"
 PROPERTIES = (
     "Id,Names,ActiveState,UnitFileState,LoadState,NeedDaemonReload,ConditionResult,ConditionTimestamp,"
@@ -31,6 +32,7 @@ class Unit:
     `reload`: a reload is enough for what it reads; its own unit file and drop-ins always need a restart.
     `check`: a command that must pass before it is restarted or reloaded. `masked`: stopped, and nobody can start it.
     `run`: false for what only a timer or another unit starts; systemd must know its newest text all the same.
+    `gone`: what a removed setting had begun: stopped, not started at boot, its failure forgotten; before its file goes.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Unit:
     check: str | None = None
     masked: bool = False
     run: bool = True
+    gone: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class UnitStates(FactBase[Observed]):
         """Links count by their own time and by their target's: a switched certificate is a changed one."""
         script = (
             f"systemctl show --timestamp=us+utc -p {PROPERTIES} -- $1 2>/dev/null; echo '=times'; shift; "
-            f"find /etc/systemd/system {STAMPS} -type f -printf '%T@ %p\\n' 2>/dev/null; "
+            f"find {SYSTEM} {STAMPS} -type f -printf '%T@ %p\\n' 2>/dev/null; "
             'for p; do stat -c "%.6Y $p" -- "$p"; stat -L -c "%.6Y $p" -- "$p"; done 2>/dev/null; true'
         )
         listed = (QuoteString(path) for path in paths)
@@ -88,15 +91,13 @@ def _seconds(stamp: str) -> float:
 
 
 def actions(unit: Unit, seen: Observed) -> list[str]:
-    """Words for systemctl that settle one unit: of enable, mask, stop, start, restart, reload."""
+    """Words for systemctl that settle one unit: of enable, disable, mask, start, restart, reload."""
     now = seen.units.get(unit.name, {})
     active = now.get("ActiveState") in ("active", "reloading", "activating")
     if not unit.run:
         return []
-    if unit.masked:
-        # A unit that failed before it was masked would keep the whole host "degraded".
-        settled = now.get("LoadState") == "masked" and now.get("ActiveState") == "inactive"
-        return [] if settled else ["mask --now"]
+    if unit.gone or unit.masked:
+        return _ended(unit, now)
     # "enabled-runtime" does not last: Debian's generator says it of a cluster whose postgresql.service is disabled.
     words = [] if now.get("UnitFileState") in ("enabled", "static", "alias") else ["enable"]
     own = [now.get("FragmentPath", ""), *now.get("DropInPaths", "").split()]
@@ -112,6 +113,14 @@ def actions(unit: Unit, seen: Observed) -> list[str]:
     return words
 
 
+def _ended(unit: Unit, now: dict[str, str]) -> list[str]:
+    """A unit that failed before it ended would keep the whole host "degraded", so that only `inactive` is settled."""
+    settled = now.get("ActiveState", "inactive") == "inactive"
+    if unit.masked:
+        return [] if settled and now.get("LoadState") == "masked" else ["mask --now"]
+    return [] if settled and not now.get("UnitFileState", "").startswith("enabled") else ["disable --now"]
+
+
 def _skipped(now: dict[str, str]) -> bool:
     """Whether systemd looked and found that this unit is not for this machine (a clock in a container)."""
     return now.get("ConditionResult") == "no" and bool(now.get("ConditionTimestamp"))
@@ -120,6 +129,11 @@ def _skipped(now: dict[str, str]) -> bool:
 def _command(unit: Unit, word: str) -> StringCommand:
     """One systemctl call; a start is watched for a unit that dies at once, which systemd calls a success."""
     name = QuoteString(unit.name)
+    if word == "disable --now":
+        # Where the file has gone already, there is nothing to disable but a link that leads nowhere.
+        stop = ["systemctl -q disable --now", name, "2>/dev/null || systemctl stop", name]
+        links = f"rm -f {SYSTEM}/*.wants/{unit.name}"
+        return StringCommand(*stop, f"&& {links} && {{ systemctl reset-failed", name, "2>/dev/null; true; }")
     if word == "mask --now":
         return StringCommand("systemctl mask --now", name, "&& { systemctl reset-failed", name, "2>/dev/null; true; }")
     steps: list[object] = [f"{unit.check} &&"] if unit.check else []
@@ -153,9 +167,8 @@ def units(*, name: str, wanted: list[Unit]) -> None:
 @operation()
 def _units(wanted: list[Unit]) -> Commands:
     now = unit_states(wanted)
-    if any(now.units.get(u.name, {}).get("NeedDaemonReload") == "yes" for u in wanted) or any(
-        now.units.get(u.name, {}).get("LoadState") == "not-found" for u in wanted
-    ):
+    known = [now.units.get(unit.name, {}) for unit in wanted if not unit.gone]
+    if any(each.get("NeedDaemonReload") == "yes" or each.get("LoadState") == "not-found" for each in known):
         yield StringCommand("systemctl daemon-reload")
     words = [(unit, word) for unit in wanted for word in actions(unit, now)]
     # Together: systemd reads all its units anew after every `enable`.

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pyinfra import host
+from pyinfra import state as run
 from pyinfra.api import FactBase, OperationError, QuoteString, StringCommand, operation
 
 from mastodon_gov import migrations
@@ -27,11 +29,13 @@ HELD = "/var/lib/mastodon-gov/upgrade-held"  # the release whose post-deployment
 
 @dataclass(frozen=True)
 class Application:
-    """What database and releases say: number of tables, migrations done, those of every installed release, the owner's
-    account, living accounts of organisations that organisations.yaml does not know any more, and whether an upgrade is
-    on its way or held before its end."""
+    """What database and releases say: whether the server answered, why it did not say everything, whether anybody has
+    an account, migrations done, those of every installed release, the owner's account, living accounts of organisations
+    that organisations.yaml does not know any more, and whether an upgrade is on its way or held before its end."""
 
-    tables: int = 0
+    answered: bool = False
+    failed: str = ""
+    people: bool = False
     versions: frozenset[str] = frozenset()
     installed: dict[str, Migrations] = field(default_factory=dict)
     owner: dict[str, bool] | None = None
@@ -58,14 +62,14 @@ class ApplicationState(FactBase[Application]):
     default = Application
 
     def command(self, owner: str, wanted: str) -> StringCommand:
-        """Lists of migrations from the releases, four documents from the database, marks from the host's files;
+        """Lists of migrations from the releases, documents from the database, its errors, marks from the host's files;
         `wanted` is JSON with the ids and domains of the organisations."""
         sql = (Path(__file__).parent / "files" / "state.sql").read_text() + status_sql()
         script = (
             f"cd {HOME}/releases 2>/dev/null && ls -1 -d */db/migrate/[0-9]* */db/post_migrate/[0-9]* 2>/dev/null "
             "| sed 's/_[^/]*$//'; cd /; echo =; "
-            'printf "%s" "$2" | runuser -u postgres -- psql -qtAX -v ON_ERROR_STOP=1 -v owner="$1" -v wanted="$3" '
-            f"-d {DATABASE} -f - 2>/dev/null | tr -d '\\n' | sed 's/}}{{/}}\\n{{/g'; echo; echo =; "
+            '{ said=$(printf "%s" "$2" | runuser -u postgres -- psql -qtAX -v ON_ERROR_STOP=1 -v owner="$1" '
+            '-v wanted="$3" -d postgres -f - 2>&1 >&3); } 3>&1; echo; echo =; echo "$said"; echo =; '
             f"[ -e {FIRST_PASSWORD} ] && echo waits; [ -e {SHOWN} ] && echo shown; "
             f'[ ! -e {HELD} ] || echo "held $(cat {HELD})"; '
             # Held only as long as somebody wants it held: then the way goes on, also where nothing is left to migrate.
@@ -75,39 +79,68 @@ class ApplicationState(FactBase[Application]):
         return StringCommand("sh -c", QuoteString(script), "sh", *map(QuoteString, (owner, sql, wanted)))
 
     def process(self, output: list[str]) -> Application:
-        """Three parts, separated by `=`."""
+        """Four parts, separated by `=`."""
         parts: list[list[str]] = [[]]
         for line in output:
             if line == "=":
                 parts.append([])
             elif line:
                 parts[-1].append(line)
-        listed, documents, marks = parts
-        read = [json.loads(line) for line in documents]
-        told: dict[str, Any] = read[1] if len(read) == 4 else {}
+        listed, documents, said, marks = parts
+        read = _documents("".join(documents))
+        # The first says whether there is a database; of one that is there three more tell.
+        made = bool(read) and read[0]["made"]
+        told, orphans, lock = read[1:] if len(read) == 4 else ({}, {}, {"installed": False})
         return Application(
-            tables=read[0]["tables"] if read else 0,
+            answered=bool(read),
+            failed="" if len(read) == (4 if made else 1) else " ".join(said)[:600] or "it said nothing",
+            people=bool(told.get("people")),
             versions=frozenset(told.get("versions") or ()),
             installed=migrations.read_installed(listed),
             owner=told.get("owner"),
             status_host=told.get("status_host"),
             password_waits="waits" in marks,
             password_shown="shown" in marks,
-            orphans=read[2] if len(read) == 4 else {},
-            lock=read[3] if len(read) == 4 else {"installed": False},
+            orphans=orphans,
+            lock=lock,
             held=next((mark.removeprefix("held ") for mark in marks if mark.startswith("held ")), ""),
             unfinished="unfinished" in marks,
         )
 
 
-def observe(node: Node) -> Application:
-    """The state of this node's application. Raises OperationError for a database a deploy must not touch."""
+def _documents(text: str) -> list[Any]:
+    """JSON documents that stand one after the other."""
+    found, at = [], 0
+    while at < len(text):
+        document, at = json.JSONDecoder().raw_decode(text, at)
+        found.append(document)
+    return found
+
+
+def observe(node: Node, *, early: bool = False) -> Application:
+    """The state of this node's application. Raises OperationError for a database a deploy must not touch, and for one
+    that does not say what it is. `early`: PostgreSQL may have yet to be installed or started."""
     instance = node.instance
     wanted = json.dumps({"ids": list(instance.register), "domains": list(instance.staff_domains)})
-    state = seen(ApplicationState, owner=instance.owner.username, wanted=wanted)
-    if refusal := refused(state, node.instance, node.release.name):
+    asked = {"owner": instance.owner.username, "wanted": wanted}
+    state = seen(ApplicationState, **asked)
+    if state.failed:  # perhaps remembered from a moment when PostgreSQL was not up yet
+        state = host.get_fact(ApplicationState, **asked)
+    if refusal := unknown(state, may_be_away=early or not run.is_executing) or refused(
+        state, node.instance, node.release.name
+    ):
         raise OperationError(refusal)
     return state
+
+
+def unknown(state: Application, *, may_be_away: bool) -> str | None:
+    """Why nobody can say what the database holds, or None; a live one must never be taken for a new one."""
+    if not state.failed or (may_be_away and not state.answered):
+        return None
+    return (
+        f"database {DATABASE}: PostgreSQL does not tell what it holds, so that nothing is done to it: {state.failed}. "
+        "Mend that on the host (`journalctl -u postgresql@17-main`), then run deploy again."
+    )
 
 
 def refused(state: Application, instance: Instance, release: str) -> str | None:
@@ -138,7 +171,7 @@ def _as_owner(node: Node, *words: str) -> StringCommand:
 @operation()
 def same_instance(node: Node) -> Commands:
     """Refuse a database that a deploy must not touch, before the deploy writes anything at all."""
-    observe(node)
+    observe(node, early=True)
     yield from ()
 
 
@@ -146,8 +179,10 @@ def same_instance(node: Node) -> Commands:
 def prepare_database(node: Node) -> Commands:
     """Load the release's schema and seeds into the new database, again and again until the lock is in: until then no
     process of the application has ever run on it. Rails forgets the seeds when it is killed after the schema, so they
-    are a task of their own; they can be repeated."""
-    if not observe(node).lock["installed"]:
+    are a task of their own; they can be repeated. Where people have accounts the lock was lost: such a database is
+    migrated behind a restore point like any other, and gets its lock back."""
+    state = observe(node)
+    if not state.lock["installed"] and not state.people:
         yield _as_owner(node, "bundle", "exec", "rails", "db:prepare", "db:seed")
 
 

@@ -57,6 +57,14 @@ class MemoryMiB(FactBase[int]):
         return int(output[0])
 
 
+def share(total: int) -> int:
+    """Half of the host's memory, with its three leading bits: a kernel that keeps some MiB more or less for itself
+    must not restart the database."""
+    half = total // 2
+    step = 1 << max(half.bit_length() - 3, 0)
+    return half // step * step
+
+
 class DatabaseState(FactBase[dict[str, object]]):
     """What the running server says of roles and database; empty while there is none."""
 
@@ -204,7 +212,7 @@ def place(node: Node) -> None:
 
 
 def _cluster(node: Node) -> None:
-    memory = node.instance.database.memory or host.get_fact(MemoryMiB) // 2
+    memory = node.instance.database.memory or share(host.get_fact(MemoryMiB))
     managed_files(name="Ask for no cluster", entries=cluster_files())
     packages(name="Install packages", names=PACKAGES)
     cluster(name="Make the cluster")

@@ -34,8 +34,15 @@ class Fresh:
             _copy(self._machine.directory / "upper", self._kept)
 
     def renew(self) -> Deployed:
-        """The machine as it was before the first contact, and after it. A database made anew is another one to
-        pgBackRest, and the backups of the last one are locked: each gets a stanza of its own."""
+        """The machine after a first contact as root."""
+        deployed = self.blank()
+        key = deployed.demo.lab.root_key
+        prepare(load(deployed.directory), deployed.directory, "social", "root", key, None)
+        return deployed
+
+    def blank(self) -> Deployed:
+        """The machine as it was before the first contact. A database made anew is another one to pgBackRest, and the
+        backups of the last one are locked: each gets a stanza of its own."""
         self._machine.kill()
         for part in ("upper", "work"):
             shutil.rmtree(self._machine.directory / part)
@@ -46,7 +53,6 @@ class Fresh:
         text = path.read_text()
         assert "backups:\n" in text
         path.write_text(text.replace("backups:\n", f"backups:\n  stanza: social-{token_hex(4)}\n"))
-        prepare(load(path.parent), path.parent, "social", "root", self.deployed.demo.lab.root_key, None)
         return self.deployed
 
 

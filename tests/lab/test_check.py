@@ -51,7 +51,7 @@ def test_a_machine_that_is_fit_passes_and_is_not_touched(bare: Deployed) -> None
     code, told = _checked(bare)
     assert files_of(bare.machine()) == before
     assert (code, _failing(told), told["ok"]) == (0, set(), True)
-    assert len(told["findings"]) == 16
+    assert len(told["findings"]) == 17
 
 
 def _other_system(at: Deployed) -> Iterator[None]:
@@ -71,6 +71,12 @@ def _port_taken(at: Deployed) -> Iterator[None]:
     wait_for(lambda: at.root("ss -Hltn 'sport = :80'"), 30, "the stranger listens")
     yield
     at.root("systemctl stop stranger")
+
+
+def _other_resolver(at: Deployed) -> Iterator[None]:
+    at.root("echo nameserver 192.0.2.53 >> /etc/resolv.conf")
+    yield
+    at.root("sed -i /192.0.2.53/d /etc/resolv.conf")
 
 
 def _name_missing(at: Deployed) -> Iterator[None]:
@@ -137,6 +143,7 @@ CASES: dict[str, tuple[Callable[[Deployed], Iterator[Path | None]], str, str]] =
     "wrong operating system": (_other_system, "operating system", "Debian 13"),
     "disk too small": (_small_disk, "disk", "/opt"),
     "port 80 taken": (_port_taken, "ports", "stranger.service"),
+    "another resolver": (_other_resolver, "resolvers", "192.0.2.53; allowed is"),
     "name missing in DNS": (_name_missing, "public names", "files.social.agency.test"),
     "key without rights": (_key_without_rights, "object storage rights", "object_storage.owner"),
     "mail relay refuses": (_relay_refuses, "mail relay", "550"),

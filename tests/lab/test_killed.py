@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from _pytest.mark import ParameterSet
 
 from mastodon_gov.lab.demo import REPOSITORY
 from tests.lab.conftest import MakeLab
-from tests.lab.deployed import Deployed
+from tests.lab.deployed import Deployed, wait_for
 from tests.lab.edits import sign_in
 from tests.lab.fresh import Fresh, specs
 from tests.lab.watchers import FILES, known_secrets, watching
@@ -125,7 +126,21 @@ def test_the_next_deploy_waits_for_what_a_killed_one_started(instance: Deployed,
     process = start_deploy(instance, tmp_path / "log")
     try:
         instance.root("timeout 60 sh -c 'until pgrep -fx \"sleep 0.5\"; do sleep 0.1; done'")
+        wait_for(lambda: "waits, for 5 minutes at most" in (tmp_path / "log").read_text(), 30, "it says so")
+        assert re.search(r"has started there ends: .*sleep \(process \d+\)", (tmp_path / "log").read_text())
         assert "Base" not in (tmp_path / "log").read_text()
     finally:
         instance.root("pkill -fx 'sleep 900'")
     assert process.wait(ENDED) == 0
+
+
+def test_a_person_s_open_shell_holds_up_nobody(instance: Deployed) -> None:
+    """Not even one of the account that deploys: a run never has a terminal."""
+    ssh, *words = sign_in(instance, instance.directory / "deploy_key", "deploy", "sudo sleep 901")
+    with subprocess.Popen([ssh, "-tt", *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as shell:
+        instance.root("timeout 60 sh -c 'until pgrep -fx \"sleep 901\"; do sleep 0.1; done'")
+        try:
+            assert "waits" not in instance.cli("deploy", timeout=200).stderr
+        finally:
+            instance.root("pkill -fx 'sleep 901'")
+            shell.communicate()

@@ -14,6 +14,7 @@ from roles.backups.files.backup_problems import problems
 from roles.backups.files.backup_repository import holes, lsn_after, position, verified
 from roles.backups.files.backup_status import dropped
 from roles.backups.role import BackupState, WalDisk, files, queue, refusal, steps
+from roles.backups.timers import wanted
 from roles.lib.files import Absent, ManagedFile
 from roles.postgresql.role import files as postgresql_files
 from tests.unit.storage_sample import (
@@ -103,6 +104,8 @@ def test_the_second_repository_comes_and_goes() -> None:
     assert "AssertPathIsMountPoint=/srv/backups" in unit.splitlines()
     without = {entry.path for entry in files(node(), 4096) if isinstance(entry, Absent)}
     assert "/etc/systemd/system/mfg-backup-second.timer" in without
+    assert {f"/etc/systemd/system/{unit.name}" for unit in wanted(node()) if unit.gone} == without
+    assert not [unit for unit in wanted(at) if unit.gone]
     assert "repo2-path" not in conf(node())["global"]
 
 

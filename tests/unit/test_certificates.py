@@ -15,8 +15,9 @@ from mastodon_gov.lab.world.authority import Authority, authority, leaf
 from mastodon_gov.secrets.age import encrypt, new_identity
 from roles.certificates.authorities import LOCAL, Store, TrustStore, authorities, trusted_authorities
 from roles.certificates.pairs import PLACEHOLDER, Pair, Pairs, Seen, given, in_force
-from roles.certificates.role import certbot, environment, files, issued, usable_pair
+from roles.certificates.role import certbot, environment, files, issued, renewal_units, usable_pair
 from roles.lib.files import Absent, ManagedFile
+from roles.lib.units import Unit
 from tests.unit.locally import commands
 from tests.unit.storage_sample import instance, node
 
@@ -142,6 +143,8 @@ def test_another_issuer_takes_the_place_of_acme_and_leaves_nothing_of_it() -> No
     assert run(lambda: issued(node=at), seen) == [f"rm -rf -- {old}", f"certbot delete -n --cert-name {WEB}"]
     gone = {entry.path for entry in files(at) if isinstance(entry, Absent)}
     assert "/etc/letsencrypt/renewal-hooks/deploy/60-mfg-nginx" in gone
+    assert renewal_units(at) == [Unit("certbot.timer", gone=True), Unit("certbot.service", gone=True)]
+    assert renewal_units(proxy()) == [Unit("certbot.timer")]
 
 
 def test_acme_stays_until_the_other_issuer_s_pair_is_there() -> None:

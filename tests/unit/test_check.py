@@ -23,6 +23,7 @@ from tests.unit.storage_sample import node as sample_node
 Seen = dict[str, Any]
 GROUPS = frozenset({"database", "redis", "mastodon", "proxy"})
 RELEASE_BYTES = 2 * GIB
+RESOLVER = "10.90.0.12"  # of network.resolvers
 
 
 def node(**changes: Any) -> Node:
@@ -50,6 +51,7 @@ def fit() -> Seen:
         "system": {"id": "debian", "version": "13", "name": "Debian 13", "arch": "amd64", "systemd": True},
         "disks": {place: {"free": 40 * GIB, "device": 1} for place in ("/", "/var", "/opt")},
         "memory": 4096,
+        "resolvers": [RESOLVER],
         "listeners": [],
         "mastodon": [],
         "databases": [],
@@ -71,7 +73,7 @@ def failing(found: list[Finding]) -> set[str]:
 def test_a_fit_host_has_nothing_against_it() -> None:
     found = judged(fit())
     assert failing(found) == set()
-    assert len(found) == 13
+    assert len(found) == 14
     assert {each.remedy for each in found} == {""}
 
 
@@ -106,6 +108,12 @@ BROKEN: dict[str, tuple[str, Callable[[Seen], None], tuple[str, ...]]] = {
         ("5.0 GiB free at /opt", "6.0 GiB at /opt", "Make more room at /opt"),
     ),
     "memory": ("memory", put("memory", value=2048), ("2048 MiB", "2554 MiB")),
+    "asks others too": (
+        "resolvers",
+        put("resolvers", value=[RESOLVER, "192.0.2.53"]),
+        (f"found {RESOLVER}, 192.0.2.53", f"network.resolvers, {RESOLVER},", "/etc/resolv.conf"),
+    ),
+    "asks nobody": ("resolvers", put("resolvers", value=[]), ("no resolver",)),
     "port held by a program": ("ports", listener(80, "stranger.service"), ("port 80 held by python3", "disable")),
     "port held without a unit": ("ports", listener(5432, "session-3.scope"), ("port 5432",)),
     "our unit on another's port": ("ports", listener(443, "redis-server.service"), ("port 443",)),
@@ -183,7 +191,7 @@ def test_each_fault_fails_in_its_own_row_with_a_sentence(case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "part", ["system", "disks", "memory", "listeners", "mastodon", "databases", "names", "packages"]
+    "part", ["system", "disks", "memory", "resolvers", "listeners", "mastodon", "databases", "names", "packages"]
 )
 def test_what_could_not_be_looked_at_is_never_ok(part: str) -> None:
     seen = fit() | {part: {"error": "PermissionError: no"}}
@@ -266,6 +274,27 @@ def test_the_probe_runs_with_the_standard_library_alone() -> None:
     seen = json.loads(done.stdout)
     assert (seen["deployed"], seen["release"], seen["listeners"]) == (True, False, [])
     assert seen["memory"] > 0
+
+
+@pytest.mark.parametrize(
+    ("own", "resolved", "known"),
+    [
+        ("nameserver 192.0.2.1\n#nameserver 192.0.2.9\nnameserver fe80::1%eth0\n", "", ["192.0.2.1", "fe80::1"]),
+        ("nameserver\t192.0.2.1 # the first\nnameserver FD00:0::2\n", "", ["192.0.2.1", "fd00::2"]),
+        ("nameserver 127.0.0.53\noptions edns0\n", "nameserver 192.0.2.1\nnameserver 192.0.2.2\n", None),
+        ("search agency.test\nnameserver\n", "nameserver 192.0.2.1\n", []),
+    ],
+    ids=["plain", "spelt otherwise", "behind systemd-resolved", "none"],
+)
+def test_whom_a_host_asks_for_names(
+    own: str, resolved: str, known: list[str] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As resolv.conf says it; systemd-resolved's own address says nothing."""
+    for path, text in {"etc/resolv.conf": own, "run/systemd/resolve/resolv.conf": resolved}.items():
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text(text)
+    monkeypatch.setattr(host_probe, "Path", lambda path: tmp_path / str(path).lstrip("/"))
+    assert host_probe.resolvers() == (["192.0.2.1", "192.0.2.2"] if known is None else known)
 
 
 def test_a_part_of_the_probe_that_fails_says_so() -> None:

@@ -565,6 +565,10 @@ def test_prune_keeps_what_slots_use_and_never_fewer_than_two(ministry: Ministry)
     listed = ministry.program("--list", "--root", str(ministry.root))
     assert listed["pointers"] == {"slot/a": names[0], "current": names[0]}
     assert ministry.program("--prune", "--root", str(ministry.root))["changed"] is False
+    ministry.install(ministry.bundle("later", digest8="0000000e"))
+    (home / "previous").symlink_to(f"releases/{names[3]}")
+    result = ministry.program("--prune", "--root", str(ministry.root))
+    assert result["kept"] == [names[0], names[3]], "the one that nginx still serves and a rollback goes to"
 
 
 # --- pins ---

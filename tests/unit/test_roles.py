@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
 
 import pytest
+from pyinfra.api import StringCommand
 
 from mastodon_gov.instance import Node
 from mastodon_gov.instance.flows import outgoing
 from roles.backups import role as backups
 from roles.base import role as base
+from roles.base import system
 from roles.certificates import role as certificates
 from roles.firewall import role as firewall
-from roles.lib.files import Entry, ManagedFile
+from roles.lib.files import Entry, FileStates, ManagedFile
+from roles.lib.live import live
 from roles.mail import role as mail
 from roles.mastodon import role as mastodon
 from roles.nginx import role as nginx
 from roles.postgresql import role as postgresql
 from roles.redis import role as redis
 from roles.ssh import role as ssh
+from tests.unit.locally import commands, shell
 from tests.unit.storage_sample import CIPHER, RELAY_PASSWORD, WRITER, instance, node_of, secrets
 
 MEMORY = 1024  # MiB
@@ -110,3 +117,69 @@ def test_every_flow_is_a_rule_and_nothing_else_is() -> None:
     allowed = [line.strip() for line in chain.splitlines() if line.strip().endswith("accept")]
     fixed = [line for line in allowed if line.startswith(("ct ", "oif lo", "icmpv6 ")) or "tcp sport 22" in line]
     assert sorted(set(allowed) - set(fixed)) == sorted(set(rules))
+
+
+@pytest.mark.parametrize(
+    ("seen", "planned"),
+    [((3880, 3919, 3960), 1792), ((15700, 15980, 16100), 7168), ((1930, 1967, 1990), 896), ((460, 480), 224)],
+)
+def test_another_kernel_does_not_restart_the_database(seen: tuple[int, ...], planned: int) -> None:
+    """What virtual machines of 4, 16, 2 and half a GiB show under different kernels, in MiB."""
+    assert {postgresql.share(total) for total in seen} == {planned}
+    assert planned * 2 > seen[0] * 0.75
+
+
+def test_the_user_of_a_cloud_image_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless instance.yaml names the same person; a run that was killed in the middle is repeated."""
+    rule, kept = tmp_path / "rule", tmp_path / "usermod-words"
+    rule.write_text("# User rules for debian\ndebian ALL=(ALL) NOPASSWD:ALL\nalice ALL=(ALL) NOPASSWD:ALL\n")
+    for name, text in {"id": "exit 0", "usermod": f'echo "$@" >> {kept}'}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    person = {
+        "name": "alice",
+        "keys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8g a"],
+    }
+    access = {**instance().access.model_dump(mode="json"), "administrators": [person]}
+    asked = [each for each in system.mended(node_of(instance(access=access), secrets())) if system.CLOUD in each.look]
+    here = [
+        replace(each, look=each.look.replace(system.CLOUD, str(rule)), mend=each.mend.replace(system.CLOUD, str(rule)))
+        for each in asked
+    ]
+    assert [shell(command).returncode for command in commands(lambda: live(name="x", wanted=here))] == [0]
+    assert kept.read_text() == "--shell /usr/sbin/nologin debian\n"
+    assert not rule.exists()
+    assert commands(lambda: live(name="x", wanted=here)) == []
+
+
+def test_a_new_redis_password_is_taken_beside_the_old_one_until_the_slots_are_swapped() -> None:
+    """Also after a run that died in between; what somebody else wrote into the file is gone at once."""
+
+    def node(password: str) -> Node:
+        return node_of(instance(), secrets(redis={"password": password * 40}))
+
+    def written(current: ManagedFile, digests: list[str]) -> list[str]:
+        facts = {FileStates: {redis.USERS: current.state}, redis.Digests: digests}
+        todo = commands(lambda: redis.users_beside(name="x", node=node("n")), facts)
+        return [str(command.connector_arguments["_stdin"]) for command in todo]
+
+    old, new = (sha256(letter.encode() * 40).hexdigest() for letter in "on")
+    [both] = written(redis.users(node("o")), [old])
+    assert f"user mastodon on #{new} #{old} ~* " in both
+    assert written(ManagedFile(redis.USERS, both, "redis", "redis", 0o640), [new, old]) == []
+    assert written(redis.users(node("n")), []) == []
+    only = redis.users(node("n")).content
+    assert f"user mastodon on #{new} ~* " in only
+    assert old not in only
+    assert written(ManagedFile(redis.USERS, f"{only}user eve on nopass +@all\n"), [new]) == [only]
+
+
+def test_digests_are_read_from_the_file_of_users(tmp_path: Path) -> None:
+    """Mastodon's alone."""
+    place = tmp_path / "users.acl"
+    place.write_text(redis.users(sample(), ["b" * 64, "a" * 64]).content)
+    done = shell(StringCommand(redis.Digests().command().replace(redis.USERS, str(place))))
+    assert redis.Digests().process(done.stdout.splitlines())[1:] == ["a" * 64, "b" * 64]
+    place.unlink()
+    assert shell(StringCommand(redis.Digests().command().replace(redis.USERS, str(place)))).returncode == 0

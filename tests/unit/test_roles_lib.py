@@ -6,6 +6,7 @@ import grp
 import os
 import pwd
 import stat
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from pyinfra.context import ctx_state
 
 from roles.lib.accounts import Account, Accounts, Known, accounts
 from roles.lib.files import Absent, Directory, Entry, Link, ManagedFile, managed_files
-from roles.lib.packages import InstalledPackages, packages
+from roles.lib.live import live
+from roles.lib.packages import HOOK, LEFT, InstalledPackages, packages
+from roles.lib.settle import settle as settle_role
 from roles.lib.units import Observed, Unit, UnitStates, actions, units
 from tests.unit.locally import commands, new_state, shell
 
@@ -131,6 +134,34 @@ def test_packages_are_one_run_of_apt() -> None:
     assert commands(lambda: packages(name="x", names=names), {InstalledPackages: set(names)}) == []
 
 
+@ROOT_ONLY
+@pytest.mark.parametrize("running", [(), ("bash",), ("dpkg",)])
+def test_a_hook_that_a_killed_installation_left_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, running: tuple[str, ...]
+) -> None:
+    """With it no upgrade would restart a service. While apt works it stays, and so does anybody else's."""
+    hook, proc = tmp_path / "policy-rc.d", tmp_path / "proc"
+    (tmp_path / "dpkg").write_text("#!/bin/sh\nkill -KILL $PPID\n")
+    (tmp_path / "dpkg").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    [install] = commands(lambda: packages(name="x", names=["a"]), {InstalledPackages: set()})
+    killed = install.get_raw_value().replace(HOOK, str(hook))
+    assert subprocess.run(["sh", "-c", killed], check=False).returncode != 0
+    assert subprocess.run([str(hook)], check=False).returncode == 101
+    for number, name in enumerate(("systemd", *running), 1):
+        (proc / str(number)).mkdir(parents=True)
+        (proc / str(number) / "comm").write_text(f"{name}\n")
+    look, mend = (text.replace(HOOK, str(hook)).replace("/proc", str(proc)) for text in (LEFT.look, LEFT.mend))
+    here = replace(LEFT, look=look, mend=mend)
+
+    def mended() -> int:
+        return len([shell(command) for command in commands(lambda: live(name="x", wanted=[here]))])
+
+    assert (mended(), mended(), hook.exists()) == ((0, 0, True) if "dpkg" in running else (1, 0, False))
+    hook.write_text("#!/bin/sh\nexit 101\n")
+    assert mended() == 0
+
+
 def unit_state(**changes: str) -> dict[str, str]:
     """A service that runs since second 100 of the day, as systemd shows it."""
     return {
@@ -188,6 +219,37 @@ def test_masked_units_stay_masked() -> None:
     assert actions(unit, Observed({"x.service": unit_state()})) == ["mask --now"]
     masked = unit_state(LoadState="masked", ActiveState="inactive")
     assert actions(unit, Observed({"x.service": masked})) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "todo"),
+    [
+        ({}, 1),
+        ({"ActiveState": "inactive"}, 1),  # would start with the next boot
+        ({"UnitFileState": "disabled"}, 1),
+        ({"ActiveState": "failed", "UnitFileState": "", "LoadState": "not-found"}, 1),  # its file went first
+        ({"ActiveState": "inactive", "UnitFileState": "disabled"}, 0),  # its package stays
+        ({"ActiveState": "inactive", "UnitFileState": "", "LoadState": "not-found"}, 0),
+        ({"ActiveState": "inactive", "UnitFileState": "static", "NeedDaemonReload": "yes"}, 0),
+    ],
+)
+def test_what_is_gone_neither_runs_nor_comes_back(changes: dict[str, str], todo: int) -> None:
+    """Once; a unit that never was is settled."""
+    gone, kept = Unit("x.timer", gone=True), Unit("y.timer")
+    told = {UnitStates: Observed({"x.timer": unit_state(**changes), "y.timer": unit_state()})}
+    found = [c.get_raw_value() for c in commands(lambda: units(name="x", wanted=[gone, kept]), told)]
+    assert len(found) == todo
+    assert all("disable --now x.timer" in command and "reset-failed x.timer" in command for command in found)
+    assert actions(gone, Observed()) == []
+
+
+def test_what_is_gone_ends_before_its_files_go(tmp_path: Path) -> None:
+    """systemd knows what to stop as long as it can read it."""
+    (tmp_path / "x.timer").touch()
+    told = {UnitStates: Observed({"x.timer": unit_state()})}
+    gone, file = Unit("x.timer", gone=True), Absent(str(tmp_path / "x.timer"))
+    found = [c.get_raw_value() for c in commands(lambda: settle_role(files=[file], units_=[gone]), told)]
+    assert ["disable" in command for command in found] == [True, False]
 
 
 def test_systemd_is_read_as_it_prints() -> None:

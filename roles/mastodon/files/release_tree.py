@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 HOME = "opt/mastodon"
-POINTERS = ("slot/a", "slot/b", "current")  # links under HOME, each to a release
+# Links under HOME, each to a release; nginx serves files of the previous one, and a rollback goes to it.
+POINTERS = ("slot/a", "slot/b", "current", "previous")
 NAME = re.compile(r"\d+\.\d+\.\d+-[0-9a-f]{8}")
 
 
@@ -91,7 +92,7 @@ def sweep(releases: Path) -> None:
 
 
 def pointers(root: Path) -> dict[str, str]:
-    """Which release each slot and `current` lead to."""
+    """Which release each of these links leads to."""
     links = {pointer: root / HOME / pointer for pointer in POINTERS}
     return {pointer: link.resolve().name for pointer, link in links.items() if link.is_symlink()}
 

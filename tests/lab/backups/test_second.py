@@ -31,7 +31,9 @@ def with_second(instance: Deployed, lines: str) -> Iterator[None]:
     instance.deploy()
     settled(instance)
     assert "second" not in status(instance)
-    assert instance.root("ls /etc/systemd/system/mfg-backup-second* 2>/dev/null; true") == ""
+    assert instance.root("find /etc/systemd/system -name 'mfg-backup-second*'") == ""
+    assert instance.root("systemctl list-units --all --no-legend 'mfg-backup-second*'") == ""
+    assert instance.deploy()["changes"] == []
 
 
 def arrived(instance: Deployed, wal: str, number: int) -> bool:

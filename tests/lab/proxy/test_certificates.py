@@ -151,6 +151,8 @@ def test_given_files_take_the_place_of_acme(place: Place, ca: Authority) -> None
     assert trusted(place)
     assert not exists(place, LIVE)
     assert not exists(place, "/etc/letsencrypt/renewal-hooks/deploy/60-mfg-nginx")
+    timer = place.host.ssh("systemctl is-enabled certbot.timer; systemctl is-active certbot.timer", check=False)
+    assert timer.stdout.split() == ["disabled", "inactive"]
     assert key.splitlines()[1] not in log
     assert place.host.ssh(f"stat -Lc %a {TLS}/current/privkey.pem").stdout.strip() == "600"
     assert place.settled(certificates=FILES, certificate={"chain": chain, "key": key}) == []
