@@ -7,7 +7,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mastodon_gov import host_probe
-from mastodon_gov.errors import Refusal
+from mastodon_gov.checked import is_checked, keep_checked
+from mastodon_gov.errors import Refusal, Unreachable
 from mastodon_gov.findings import (
     FAIL,
     OK,
@@ -38,6 +38,7 @@ from mastodon_gov.remote import Host
 
 PROGRAM = Path(host_probe.__file__)
 HERE = "control node"
+CONNECTION = "connection"
 COLOURS = {OK: "green", WARN: "yellow"}
 
 
@@ -47,35 +48,36 @@ def clock_offset(host: float, before: float, after: float) -> float:
 
 
 def examine(
-    directory: Path, *, everything: bool, limit: str | None = None, offset: float | None = None
+    directory: Path, *, everything: bool, limit: str | None = None, offset: float | None = None, send: bool = False
 ) -> list[Finding]:
-    """What stands against a deploy, and what does not.
+    """What stands against a deploy, and what does not. Raises WrongUsage for wrong files, before anything is asked.
 
-    Hosts that are ours already are only looked at themselves, unless `everything` is wanted: a deploy that changes
-    nothing must take no time. `offset` (s) replaces the measured difference of the clocks.
+    A deploy that changes nothing must take no time. So without `everything`, hosts that are ours already are only
+    looked at themselves, unless what the services are asked with has changed since a deploy's checks passed last.
+    `offset` (s) replaces the measured difference of the clocks. With `send`, a message goes to the owner.
     """
+    instance = load(directory)
     try:
-        selected(load(directory), directory)
+        selected(instance, directory)
     except Refusal as refusal:
         return [Finding(HERE, "release", FAIL, "no bundle that can be deployed", "a signed bundle", str(refusal))]
-    chosen = [node for node in nodes(directory) if _matches(node, limit)]
-    found, whole = [], everything
+    chosen = nodes(directory, limit)
+    found, asking = [], everything or not is_checked(instance, directory)
+    whole = asking
     for node in chosen:
-        of_host, fresh = _examine_host(node, directory, everything, offset)
+        of_host, fresh = _examine_host(node, directory, asking, offset, send)
         found += of_host
         whole = whole or fresh
-    if whole and chosen:
+    if whole:
         found += [_release(chosen[0]), *_storage(chosen[0])]
+    if whole and not (everything or limit) and all(each.lets_begin for each in found):
+        keep_checked(instance, directory)
     return found
 
 
-def _matches(node: Node, limit: str | None) -> bool:
-    """As pyinfra takes --limit: names or groups, separated by commas, with wildcards for names."""
-    words = (limit or "*").split(",")
-    return any(fnmatch(node.name, word) or word in node.groups for word in words)
-
-
-def _examine_host(node: Node, directory: Path, everything: bool, offset: float | None) -> tuple[list[Finding], bool]:
+def _examine_host(
+    node: Node, directory: Path, everything: bool, offset: float | None, send: bool
+) -> tuple[list[Finding], bool]:
     """Findings about one host, and whether nothing of ours was on it before."""
     host = Host(node.name, directory, node.instance)
     mark = "/opt/mastodon/current" if "mastodon" in node.groups else "/var/lib/mastodon-gov"
@@ -96,9 +98,11 @@ def _examine_host(node: Node, directory: Path, everything: bool, offset: float |
         fresh = not seen["deployed"]
         if everything or fresh:
             found += outside_findings(subject, _ask(host, "outside", questions(node)))
-            found += _mail(host, node)
+            found += _mail(host, node, send)
+    except Unreachable as refusal:
+        return [blind(node.name, CONNECTION, str(refusal))], False
     except Refusal as refusal:
-        return [blind(node.name, "connection", str(refusal))], False
+        return [blind(node.name, "probe", str(refusal))], False
     return found, fresh
 
 
@@ -109,8 +113,8 @@ def _ask(host: Host, function: str, asked: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def _mail(host: Host, node: Node) -> list[Finding]:
-    told = relay_findings(node.instance, node.secrets, run=lambda words, given: host.run(list(words), given))
+def _mail(host: Host, node: Node, send: bool) -> list[Finding]:
+    told = relay_findings(node.instance, node.secrets, send=send, run=lambda words, given: host.run(list(words), given))
     return _from_sentences(node.name, "mail relay", told, "a relay that takes our mail over verified TLS")
 
 
@@ -164,8 +168,15 @@ def refuse_unfit(directory: Path, *, limit: str | None = None, offset: float | N
     found = examine(directory, everything=False, limit=limit, offset=offset)
     wrong = [finding.sentence for finding in found if not finding.lets_begin]
     if wrong:
-        raise Refusal("\n".join([*wrong, "Nothing was changed. Mend this, then run deploy again."]))
+        kind = Unreachable if code_of(found) == Unreachable.code else Refusal
+        raise kind("\n".join([*wrong, "Nothing was changed. Mend this, then run deploy again."]))
     return len(found)
+
+
+def code_of(found: list[Finding]) -> int:
+    """The exit code: 4 where no host was reached, 1 where anything else stands against a deploy."""
+    of_hosts = {finding.id for finding in found if finding.host != HERE}
+    return Unreachable.code if of_hosts == {CONNECTION} else int(not all(finding.lets_begin for finding in found))
 
 
 def show(found: Iterable[Finding]) -> None:
@@ -185,18 +196,20 @@ def show(found: Iterable[Finding]) -> None:
 
 
 @click.command()
+@click.option("--send-mail", is_flag=True, help="Try the relay with a message that goes to the owner.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 @click.pass_obj
-def check(directory: Path, as_json: bool) -> None:
+def check(directory: Path, send_mail: bool, as_json: bool) -> None:
     """Say whether the hosts, the services and the release are fit for a deploy. Changes nothing.
 
-    Exit: 0 a deploy may begin, 1 something stands against it or could not be looked at, 2 wrong usage.
+    Exit: 0 a deploy may begin, 1 something stands against it or could not be looked at, 2 wrong usage or a wrong file
+    of the instance (then nothing is asked), 4 no host reached.
     """
-    found = examine(directory, everything=True)
-    good = all(each.lets_begin for each in found)
+    found = examine(directory, everything=True, send=send_mail)
+    code = code_of(found)
     if as_json:
         rows = [vars(each) | {"sentence": each.sentence if each.state != OK else ""} for each in found]
-        click.echo(json.dumps({"ok": good, "findings": rows}))
+        click.echo(json.dumps({"ok": code == 0, "findings": rows}))
     else:
         show(found)
-    sys.exit(0 if good else 1)
+    sys.exit(code)

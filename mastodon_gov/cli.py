@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -42,10 +43,11 @@ VERBS = {
     "secrets": "mastodon_gov.secrets.cli:secrets",
     "lab": "mastodon_gov.lab.cli:lab",
 }
+JSON = f"{__name__}.json"
 
 
 class Sentences(click.Group):
-    """Loads verbs when they are asked for, and turns a refusal into its sentence on stderr and exit code 1."""
+    """Loads verbs when they are asked for, and turns a refusal into its sentence on stderr and its exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order in which a person needs them."""
@@ -59,13 +61,22 @@ class Sentences(click.Group):
         command: click.Command = getattr(import_module(module), name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does; remembers whether a program reads what the verb prints."""
+        ctx.meta[JSON] = "--json" in args
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a verb; no traceback for what a person can mend."""
         try:
             return super().invoke(ctx)
         except Refusal as refusal:
             click.echo(str(refusal), err=True)
-            sys.exit(1)
+            if ctx.meta.get(JSON):
+                click.echo(json.dumps({"refused": str(refusal).splitlines()}))
+            sys.exit(refusal.code)
 
 
 @click.group(cls=Sentences)

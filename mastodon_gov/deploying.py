@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 
 from mastodon_gov.check import refuse_unfit
+from mastodon_gov.inventory import nodes
 from mastodon_gov.runner import Run, last_words, run_pyinfra
 
 # Exit codes of a run (issue 3 §8); 2, wrong usage, is click's.
@@ -82,7 +83,9 @@ def run_roles(instance: Path, progress: Progress, **how: Any) -> Run:
 
 def _run(instance: Path, dry: bool, limit: str | None, verbose: int, as_json: bool) -> Run:
     console = Console(stderr=as_json, quiet=as_json, soft_wrap=True)
-    if not dry:
+    if dry:
+        nodes(instance, limit)  # wrong files get all their sentences, which pyinfra's log would not have
+    else:
         run_checks(instance, console, limit)
     return run_roles(instance, Progress(console), dry=dry, limit=limit, verbose=verbose)
 
@@ -95,10 +98,11 @@ def _end(run: Run, as_json: bool, verb: str) -> int:
         click.echo(json.dumps(told | more))
     if run.failed:
         click.echo(f"{verb} failed on {', '.join(run.failed)}:\n{last_words(run.log)}", err=True)
-        return FAILED
     if not run.hosts:
-        click.echo(f"{verb} reached no host: --limit matches none, or the inventory is empty.", err=True)
+        click.echo(f"{verb} reached no host.", err=True)
         return NO_HOST
+    if run.failed:
+        return FAILED
     # What a role wants a person to do next; it may say so more than once.
     for note in dict.fromkeys(line.strip() for line in run.log.splitlines() if line.strip().startswith("NOTE: ")):
         click.echo(note, err=True)
@@ -115,7 +119,7 @@ def _run_options(verb: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."),
         click.option("-v", "verbose", count=True, help="Show pyinfra's own log (-v, -vv); it never shows a secret."),
-        click.option("--limit", help="Only this host or group."),
+        click.option("--limit", help="Only this host or group; a host also with * and ?."),
     ):
         verb = option(verb)
     return verb
@@ -127,10 +131,10 @@ def _run_options(verb: Callable[..., None]) -> Callable[..., None]:
 def deploy(instance: Path, limit: str | None, verbose: int, as_json: bool) -> None:
     """Bring the hosts to what the instance says. Changes the hosts; a second run changes nothing.
 
-    Begins with the checks of `check` (on a host that is deployed already: with the fast ones), and changes nothing
-    when one fails.
+    Begins with the checks of `check` (on hosts that are deployed already, and with services and keys as before: with
+    the fast ones), and changes nothing when one fails.
 
-    Exit: 0 clean, 1 failed, 2 wrong usage, 4 no host reached.
+    Exit: 0 clean, 1 failed, 2 wrong usage or a wrong file of the instance, 4 no host reached.
     """
     run = _run(instance, False, limit, verbose, as_json)
     if verbose:
@@ -144,7 +148,8 @@ def deploy(instance: Path, limit: str | None, verbose: int, as_json: bool) -> No
 def plan(instance: Path, limit: str | None, verbose: int, as_json: bool) -> None:
     """Say what a deploy would change. Writes nothing on any host.
 
-    Exit: 0 nothing to do, 1 failed, 2 wrong usage, 3 a deploy would change something, 4 no host reached.
+    Exit: 0 nothing to do, 1 failed, 2 wrong usage or a wrong file of the instance, 3 a deploy would change something,
+    4 no host reached.
     """
     run = _run(instance, True, limit, verbose, as_json)
     if verbose:

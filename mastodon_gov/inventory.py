@@ -9,26 +9,35 @@ import os
 import runpy
 import socket
 import sys
+import traceback
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
+from enum import Enum
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mastodon_gov import secrets
 from mastodon_gov.certificate_files import certificate_files
-from mastodon_gov.errors import Refusal
+from mastodon_gov.errors import Refusal, Unreachable, WrongUsage
 from mastodon_gov.instance import Instance, Node
 from mastodon_gov.instance.load import load
 from mastodon_gov.release.select import selected
 
-WRONG_USAGE = 2
 # A role branches on these names; a group nobody knows would silently deploy nothing.
 GROUPS = ("database", "redis", "mastodon", "proxy")
 
 if TYPE_CHECKING:
     import paramiko
 
-_NAMES_ONLY: ContextVar[bool] = ContextVar("names_only", default=False)
+
+class Reader(Enum):
+    """Who runs an instance's inventory.py: pyinfra, or we, for whole nodes or for the names alone."""
+
+    PYINFRA, NODES, NAMES = range(3)
+
+
+_READER: ContextVar[Reader] = ContextVar("reader", default=Reader.PYINFRA)
 HostList = list[tuple[str, dict[str, Any]]]
 
 
@@ -42,25 +51,30 @@ def identity_path(directory: Path) -> Path:
 
 def groups(inventory_file: str, hosts: Mapping[str, Iterable[str]]) -> dict[str, HostList]:
     """The groups pyinfra reads, each a list of hosts. Ends the program with sentences and code 2 if a file is wrong."""
-    if _NAMES_ONLY.get():
+    if _READER.get() is Reader.NAMES:
         return {group: [(name, {}) for name in names] for group, names in hosts.items()}
     try:
         return read_groups(Path(inventory_file).resolve().parent, hosts)
     except Refusal as refusal:
+        if _READER.get() is Reader.NODES:
+            raise
         # Above us is pyinfra, which would show a traceback.
         print(refusal, file=sys.stderr)
-        sys.exit(WRONG_USAGE)
+        sys.exit(WrongUsage.code)
 
 
 def read_groups(directory: Path, hosts: Mapping[str, Iterable[str]]) -> dict[str, HostList]:
     """As `groups`, with a Refusal for what is wrong."""
+    if text := [group for group, names in hosts.items() if isinstance(names, str)]:
+        name = hosts[text[0]]
+        raise WrongUsage(f'inventory.py, {text[0]}: found "{name}". Allowed: a list of hosts. Write ["{name}"].')
     named = {group: list(names) for group, names in hosts.items()}
     if unknown := [group for group in named if group not in GROUPS]:
-        raise Refusal(f"inventory.py: found the group {unknown[0]}. Allowed: {', '.join(GROUPS)}. Rename it.")
+        raise WrongUsage(f"inventory.py: found the group {unknown[0]}. Allowed: {', '.join(GROUPS)}. Rename it.")
     instance = load(directory)
     found = secrets.read(directory, identity_path(directory))
     if instance.backups.second and instance.backups.second.endpoint and not found.object_storage.second:
-        raise Refusal(
+        raise WrongUsage(
             "secrets.age, object_storage.second: found nothing, while backups.second names another S3 service. Give "
             "its key with `mastodon-gov secrets edit`."
         )
@@ -82,19 +96,55 @@ def read_groups(directory: Path, hosts: Mapping[str, Iterable[str]]) -> dict[str
 
 def members(directory: Path) -> dict[str, list[str]]:
     """Names of the hosts in each group, as the instance's inventory.py says. Opens no secrets: an auditor has none."""
-    before = _NAMES_ONLY.set(True)
+    return {group: [name for name, _ in hosts] for group, hosts in _run(directory, Reader.NAMES).items()}
+
+
+def nodes(directory: Path, limit: str | None = None) -> list[Node]:
+    """The node of every host, in the order in which the instance's inventory.py names them; with `limit` only those
+    that pyinfra takes for it: a group's, or those whose name fits. Raises Unreachable when that is none."""
+    if limit and "," in limit:
+        raise WrongUsage(
+            f'--limit: found "{limit}". Allowed: one host, one group, or one name with * and ?. Run it once for each.'
+        )
+    hosts = _run(directory, Reader.NODES)
+    listed = {name: data["node"] for group in hosts.values() for name, data in group}
+    if limit:
+        group = [name for name, _ in hosts.get(limit, ())]
+        listed = {name: node for name, node in listed.items() if name in group or (not group and fnmatch(name, limit))}
+    if not listed:
+        what = f"--limit {limit} fits no host of inventory.py" if limit else "inventory.py names no host"
+        raise Unreachable(f"{what}. Allowed: the hosts and groups that {directory / 'inventory.py'} lists.")
+    return list(listed.values())
+
+
+def _run(directory: Path, reader: Reader) -> dict[str, HostList]:
+    """What inventory.py defines, as `reader` wants it. It is Python, so anything may go wrong in it."""
+    path = directory / "inventory.py"
+    if not path.is_file():
+        raise WrongUsage(f"{path} does not exist. Write it as `mastodon-gov init` does, or copy the file.")
+    before = _READER.set(reader)
     try:
-        found = runpy.run_path(str(directory / "inventory.py"))
+        found = runpy.run_path(str(path))
+        return {group: [(name, data) for name, data in found[group]] for group in GROUPS if found.get(group)}
+    except Refusal:
+        raise
+    except Exception as error:
+        raise WrongUsage(_fault(path, error)) from None
     finally:
-        _NAMES_ONLY.reset(before)
-    return {group: [name for name, _ in found[group]] for group in GROUPS if found.get(group)}
+        _READER.reset(before)
 
 
-def nodes(directory: Path) -> list[Node]:
-    """The node of every host, in the order in which the instance's inventory.py names them."""
-    found = runpy.run_path(str(directory / "inventory.py"))
-    listed = (pair for group in GROUPS for pair in found.get(group, ()))
-    return list({name: data["node"] for name, data in listed}.values())
+def _fault(path: Path, error: Exception) -> str:
+    """An error of somebody's inventory.py, with the line of that file that led to it."""
+    steps = traceback.extract_tb(error.__traceback__)
+    line = next((step.lineno for step in reversed(steps) if step.filename == str(path)), None)
+    told = f"{type(error).__name__}: {error}"
+    if isinstance(error, SyntaxError):
+        line, told = error.lineno, f"{type(error).__name__}: {error.msg}"
+    return (
+        f"{path}, line {line or 1}: found {told}. Allowed: Python that gives `groups` a list of hosts for each group. "
+        "Mend that line, or begin with the file that `mastodon-gov init` writes."
+    )
 
 
 def _host(directory: Path, instance: Instance, node: Node) -> dict[str, Any]:

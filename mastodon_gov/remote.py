@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from mastodon_gov.errors import Refusal
+from mastodon_gov.errors import Refusal, Unreachable
 from mastodon_gov.instance import Instance
 from mastodon_gov.instance.load import load
 from mastodon_gov.inventory import members
@@ -50,7 +50,8 @@ class Host:
         return ["ssh", *options, f"deploy@{self.address}", shlex.join(["sudo", "-n", *words])]
 
     def run(self, words: list[str], stdin: str = "", timeout: float = 120) -> str:
-        """Standard output of a command. Raises Refusal when the host is away or the command fails; `timeout` in s."""
+        """Standard output of a command; `timeout` in s. Raises Unreachable when the host is away, Refusal when the
+        command fails."""
         try:
             done = subprocess.run(
                 self.ssh(words), input=stdin, capture_output=True, text=True, timeout=timeout, check=False
@@ -58,7 +59,7 @@ class Host:
         except subprocess.TimeoutExpired:
             raise Refusal(f"{self.name}: {words[0]} gave no answer within {timeout:.0f} s. Look at the host.") from None
         if done.returncode == UNREACHABLE:
-            raise Refusal(
+            raise Unreachable(
                 f"{self.name}: no SSH connection to deploy@{self.address}: {done.stderr.strip()}. A new host needs "
                 f"`mastodon-gov bootstrap {self.name}` first."
             )
@@ -97,4 +98,7 @@ def database_host(directory: Path) -> Host:
 
 
 def _first(directory: Path, group: str) -> Host:
-    return Host(members(directory)[group][0], directory, load(directory))
+    instance, names = load(directory), members(directory).get(group)
+    if not names:
+        raise Unreachable(f"inventory.py names no host in the group {group}. Give it one.")
+    return Host(names[0], directory, instance)

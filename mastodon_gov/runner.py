@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mastodon_gov.errors import Refusal
+from mastodon_gov.errors import Refusal, Unreachable, WrongUsage
 
 ROOT = Path(__file__).resolve().parents[1]
 NOISE = re.compile(
@@ -110,6 +110,11 @@ def _read(report: str, log: str, code: int) -> tuple[tuple[str, ...], tuple[str,
     try:
         told = json.loads(report)
     except ValueError:
+        if code == WrongUsage.code:  # inventory.py has refused, and its sentences are all there is
+            raise WrongUsage(log.strip()) from None
+        _, connecting, answers = log.partition("--> Connecting to hosts...\n")
+        if connecting and "] Connected" not in answers:
+            raise Unreachable(f"No host was reached.\n{last_words(answers)}") from None
         raise Refusal(f"The run ended before its end (pyinfra's exit code: {code}).\n{last_words(log)}") from None
     results = told.get("results") or {"operations": [], "failed_hosts": []}
     planned = [row["name"] for row in told.get("plan", []) if row["hosts_with_change"]]

@@ -95,7 +95,7 @@ def _upgrade_problems(last: dict[str, Any]) -> list[str]:
 def status(directory: Path, as_json: bool) -> None:
     """Show what runs, since when, which release, and how old certificate, backup and queues are. Changes nothing.
 
-    Exit: 0 all well, 1 something needs a person.
+    Exit: 0 all well, 1 something needs a person, 2 wrong usage or a wrong file of the instance, 4 no host reached.
     """
     host = application_host(directory)
     seen = json.loads(host.run([f"{LIB}/status.py"]))

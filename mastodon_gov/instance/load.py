@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mastodon_gov.errors import Refusal
+from mastodon_gov.errors import WrongUsage
 from mastodon_gov.instance.explain import explain
 from mastodon_gov.instance.model import Instance
 from mastodon_gov.instance.organisation_rules import check_organisations
@@ -22,9 +22,9 @@ NAMED_LISTS = (("access", "networks"), ("network", "resolvers"))
 
 
 def load(directory: Path) -> Instance:
-    """The instance of this directory. Raises Refusal with one line for each fault, in the order of files and lines."""
+    """The instance of this directory. Raises WrongUsage: a line for each fault, in the order of files and lines."""
     if not directory.is_dir():
-        raise Refusal(
+        raise WrongUsage(
             f"{directory} is not a directory. Give the directory of an instance, or make one: mastodon-gov init."
         )
     sources = Sources(directory)
@@ -39,7 +39,7 @@ def load(directory: Path) -> Instance:
     check_server(sources, instance)
     refuse([p for document in sources.documents.values() for p in document.problems], FILES)
     if instance is None:
-        raise Refusal(f"{directory}: the model refuses these files and cannot say why; please report this.")
+        raise WrongUsage(f"{directory}: the model refuses these files and cannot say why; please report this.")
     return instance
 
 

@@ -159,7 +159,8 @@ class Database(Part):
     memory: Annotated[int, Field(ge=512, strict=True)] | None = None
     """Memory in MiB that PostgreSQL may plan with. Left out: half of the host's, rounded down."""
     max_connections: Annotated[int, Field(ge=40, le=1000, strict=True)] = 100
-    """Connections at the same time; more than all web, Sidekiq and streaming threads together."""
+    """Connections at the same time: twice all web, Sidekiq and streaming threads (two slots run while they are
+    swapped), and 10."""
 
 
 class Application(Part):

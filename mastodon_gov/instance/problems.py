@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mastodon_gov.errors import Refusal
+from mastodon_gov.errors import WrongUsage
 
 Key = tuple[str | int, ...]
 LONGEST = 80
@@ -49,7 +49,7 @@ def show(value: object) -> str:
 
 
 def refuse(problems: Iterable[Problem], files: list[str]) -> None:
-    """Raise one Refusal with every problem on its own line, in the order of the files and lines; nothing if none."""
+    """Raise one WrongUsage with every problem on its own line, in the order of the files and lines; nothing if none."""
     ordered = sorted(problems, key=lambda p: (files.index(p.file) if p.file in files else len(files), p.line))
     if ordered:
-        raise Refusal("\n".join(dict.fromkeys(map(str, ordered))))
+        raise WrongUsage("\n".join(dict.fromkeys(map(str, ordered))))

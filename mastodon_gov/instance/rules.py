@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+from mastodon_gov.instance.access_rules import check_access, entries
+from mastodon_gov.instance.model import Application, Database
 from mastodon_gov.instance.problems import Key, dotted, show
 from mastodon_gov.instance.sources import ADDRESSES, Sources
 from mastodon_gov.instance.storage import Backups, ObjectStorage
+from mastodon_gov.instance.types import Part
 
 # RFC 2606 and RFC 6761: names that belong to nobody.
 RESERVED = ("test", "example", "invalid", "localhost", "example.com", "example.net", "example.org")
@@ -26,14 +27,13 @@ PUBLIC_PROVIDERS = frozenset(
     zoho.com
     """.split()
 )
-# Accounts of the system and of our roles.
-TAKEN = frozenset(
-    "auditor backup bin chrony daemon deploy mail mastodon mastodon-owner nobody postgres redis root sshd sys".split()
-) | {"www-data"}
 # Mastodon keeps these names from users; as an owner's name they invite imitation.
 RESERVED_HANDLES = frozenset("admin administrator help mod moderator root support webmaster".split())
-RSA_BYTES = 3072 // 8
-PEOPLE = ("administrators", "auditors")
+THREADS = ("web_workers", "web_threads", "sidekiq_threads")
+# Mastodon's streaming server keeps at most this many (DB_POOL's default in streaming/database.js).
+STREAMING_POOL = 10
+# PostgreSQL's own reserve for superusers (3), backups, status, the sweep, and a person at work.
+OTHER_CONNECTIONS = 10
 
 NAMES: tuple[Key, ...] = (("domain", "handle"), ("domain", "web"), ("domain", "media"), ("mail", "relay"))
 MAIL: tuple[Key, ...] = (
@@ -63,8 +63,8 @@ def check_rules(sources: Sources) -> None:
         _lab,
         _buckets,
         _retention,
-        _administrators,
-        _keys,
+        check_access,
+        _connections,
     ):
         rule(sources)
 
@@ -72,12 +72,6 @@ def check_rules(sources: Sources) -> None:
 def under(name: str, tops: tuple[str, ...]) -> bool:
     """Whether a host name is one of these or lies below one."""
     return any(name == top or name.endswith(f".{top}") for top in tops)
-
-
-def _entries(group: object, name: str | None = None) -> list[Any]:
-    """The entries of a list, or of the list with this name in a group; none if it is anything else."""
-    value = group if name is None else group.get(name) if isinstance(group, dict) else None
-    return value if isinstance(value, list) else []
 
 
 def _host(value: str) -> str:
@@ -99,8 +93,8 @@ def _domains(sources: Sources) -> None:
 
 
 def _staff(sources: Sources) -> Iterator[tuple[Key, str]]:
-    for place, body in enumerate(_entries(sources.data, "organisations")):
-        for index, _ in enumerate(_entries(body, "domains")):
+    for place, body in enumerate(entries(sources.data, "organisations")):
+        for index, _ in enumerate(entries(body, "domains")):
             key: Key = ("organisations", place, "domains", index)
             if domain := sources.get(*key):
                 yield key, domain
@@ -128,7 +122,7 @@ def _organisations(sources: Sources) -> None:
             sources.problem(key, f"{show(domain)} again (first: {dotted(seen[domain])})", "each domain once", todo)
         seen.setdefault(domain, key)
     ids: dict[str, int] = {}
-    for place in range(len(_entries(sources.data, "organisations"))):
+    for place in range(len(entries(sources.data, "organisations"))):
         name = sources.get("organisations", place, "id")
         if name and name in ids:
             found = f"{show(name)} again (first: organisations[{ids[name] + 1}])"
@@ -193,7 +187,7 @@ def _or_default(sources: Sources, name: str) -> str | None:
 
 def _retention(sources: Sources) -> None:
     """What is kept must be locked, and what is locked must be kept: either without the other is a false promise."""
-    keep, full_on = (_backups(sources, name) for name in ("keep_full", "full_on"))
+    keep, full_on = (_or_model(sources, "backups", Backups, name) for name in ("keep_full", "full_on"))
     locked = sources.get("object_storage", "backup_lock_days")
     locked = ObjectStorage.model_fields["backup_lock_days"].default if locked is None else locked
     if not isinstance(keep, int) or not isinstance(locked, int) or sources.faulty(("object_storage",)):
@@ -209,62 +203,24 @@ def _retention(sources: Sources) -> None:
         sources.problem(("object_storage", "backup_lock_days"), found, "at least the days between full backups", todo)
 
 
-def _backups(sources: Sources, name: str) -> object:
-    """The right value of a key of backups; where it is left out, the model's; None where it is wrong."""
-    written = sources.get("backups", name)
-    return Backups.model_fields[name].default if written is None and not sources.faulty(("backups", name)) else written
+def _connections(sources: Sources) -> None:
+    """While slots are swapped both of each kind run, and every thread of both may hold a connection."""
+    numbers = [_or_model(sources, "mastodon", Application, name) for name in THREADS]
+    most = _or_model(sources, "database", Database, "max_connections")
+    if not isinstance(most, int) or not all(isinstance(number, int) for number in numbers):
+        return
+    workers, threads, jobs = numbers
+    need = 2 * (workers * threads + jobs + STREAMING_POOL) + OTHER_CONNECTIONS
+    if most < need:
+        found = (
+            f"{most}, while two slots hold up to 2 × ({workers} × {threads} web threads + {jobs} for jobs + "
+            f"{STREAMING_POOL} of streaming), and {OTHER_CONNECTIONS} are for everything else"
+        )
+        todo = f"Write {need} or more, or fewer {', '.join(f'mastodon.{name}' for name in THREADS)}."
+        sources.problem(("database", "max_connections"), found, f"{need} or more", todo)
 
 
-def _administrators(sources: Sources) -> None:
-    for people in PEOPLE:
-        _people(sources, people)
-
-
-def _people(sources: Sources, people: str) -> None:
-    seen: set[str] = set()
-    for index in range(len(_entries(sources.data.get("access"), people))):
-        key: Key = ("access", people, index, "name")
-        name = sources.get(*key)
-        if people == "administrators" and name in TAKEN:
-            sources.problem(
-                key, f"{show(name)}, an account of the system", "an account of a person", "Use a personal name."
-            )
-        elif name in seen:
-            sources.problem(key, f"{show(name)} again", "each name once", "Put all keys of one person in one entry.")
-        seen.add(name)
-
-
-def _keys(sources: Sources) -> None:
-    access = sources.data.get("access")
-    listed: list[tuple[Key, object]] = []
-    for index, key in enumerate(_entries(access, "deploy_keys")):
-        listed.append((("access", "deploy_keys", index), key))
-    for people in PEOPLE:
-        for place, person in enumerate(_entries(access, people)):
-            for index, key in enumerate(_entries(person, "keys")):
-                listed.append((("access", people, place, "keys", index), key))
-    for where, text in listed:
-        if isinstance(text, str) and not sources.faulty(where) and (fault := _key_fault(text)):
-            sources.problem(where, fault, "the whole line of a .pub file; RSA with 3072 bits or more", "Copy it again.")
-
-
-def _key_fault(text: str) -> str | None:
-    """What is wrong with a public SSH key (RFC 4253 §6.6: length-prefixed type, then the numbers)."""
-    kind, blob = text.split()[:2]
-    try:
-        data = base64.b64decode(blob, validate=True)
-    except binascii.Error:
-        return "a key that is cut or changed (its base64 does not decode)"
-    length = int.from_bytes(data[:4], "big")
-    if data[4 : 4 + length] != kind.encode():
-        return f"a key that says {kind} and is another"
-    parts: list[bytes] = []
-    rest = data
-    while rest:
-        size = int.from_bytes(rest[:4], "big")
-        if len(rest) < 4 + size:
-            return "a key that is cut"
-        parts, rest = [*parts, rest[4 : 4 + size]], rest[4 + size :]
-    if kind == "ssh-rsa" and (len(parts) < 3 or len(parts[2].lstrip(b"\0")) < RSA_BYTES):
-        return "an RSA key of less than 3072 bits"
-    return "a key that is cut" if len(parts) < 2 else None
+def _or_model(sources: Sources, section: str, model: type[Part], name: str) -> Any:
+    """The right value of a key; where it is left out, the model's; None where it is wrong."""
+    written = sources.get(section, name)
+    return model.model_fields[name].default if written is None and not sources.faulty((section, name)) else written

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyrage
 
-from mastodon_gov.errors import Refusal
+from mastodon_gov.errors import Refusal, WrongUsage
 
 RECIPIENTS = "recipients.txt"
 
@@ -21,13 +21,13 @@ def encrypt(directory: Path, text: str) -> bytes:
 
 
 def decrypt(directory: Path, path: Path, identity: Path) -> str:
-    """The text of an encrypted file. Raises Refusal where the identity does not fit or the file is damaged."""
+    """The text of an encrypted file. Raises WrongUsage where the identity does not fit or the file is damaged."""
     keys = identities(identity)
     try:
         text: str = pyrage.decrypt(path.read_bytes(), keys).decode()
     except (pyrage.DecryptError, UnicodeDecodeError) as error:
         who = ", ".join(name for name, _ in recipients(directory))
-        raise Refusal(
+        raise WrongUsage(
             f"{path} cannot be decrypted with {identity} ({error}). {RECIPIENTS} names {who}. Use the identity of one "
             "of them (MASTODON_GOV_IDENTITY), or ask one of them to add you: `mastodon-gov secrets recipients --help`."
         ) from None
@@ -40,7 +40,7 @@ def recipients(directory: Path) -> list[tuple[str, str]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise Refusal(
+        raise WrongUsage(
             f"{path} cannot be read ({error.strerror}). Write a line `# name` and a line `age1…` for each person."
         ) from None
     found: list[tuple[str, str]] = []
@@ -55,7 +55,7 @@ def recipients(directory: Path) -> list[tuple[str, str]]:
     if not found:
         faults.append(f"{RECIPIENTS}: found nobody. Write a line `# name` and a line `age1…` for each person.")
     if faults:
-        raise Refusal("\n".join(faults))
+        raise WrongUsage("\n".join(faults))
     return found
 
 
@@ -83,12 +83,12 @@ def identities(path: Path) -> list[pyrage.x25519.Identity]:
     try:
         mode, text = path.stat().st_mode, path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        raise Refusal(
+        raise WrongUsage(
             f"The age identity {path} cannot be read. Put it there, name another file in MASTODON_GOV_IDENTITY, or ask "
             f"a person of {RECIPIENTS}."
         ) from None
     if stat.S_IMODE(mode) & 0o077:
-        raise Refusal(
+        raise WrongUsage(
             f"{path} has mode {stat.S_IMODE(mode):04o}; an identity must be readable by its owner alone. "
             f"Run: chmod 600 {path}"
         )
@@ -98,7 +98,7 @@ def identities(path: Path) -> list[pyrage.x25519.Identity]:
     except pyrage.IdentityError:
         found = []
     if not found:
-        raise Refusal(f"{path} is not an age identity. Allowed: lines AGE-SECRET-KEY-1…, as age-keygen writes them.")
+        raise WrongUsage(f"{path} is not an age identity. Allowed: lines AGE-SECRET-KEY-1…, as age-keygen writes them.")
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from mastodon_gov.errors import Refusal
+from mastodon_gov.errors import Refusal, WrongUsage
 from mastodon_gov.instance.problems import Key
 from mastodon_gov.instance.secret_model import Secrets
 from mastodon_gov.instance.yaml_file import parse
@@ -19,14 +19,14 @@ FORMAT = 1
 
 
 def read(directory: Path, identity: Path) -> Secrets:
-    """The secrets of an instance. Raises Refusal with one line for each fault; a value is in none of them."""
+    """The secrets of an instance. Raises WrongUsage with one line for each fault; a value is in none of them."""
     return typed(read_values(directory, identity))
 
 
 def typed(values: Values) -> Secrets:
     """The same, of values by dotted name."""
     if faults := value_faults(values):
-        raise Refusal("\n".join(faults))
+        raise WrongUsage("\n".join(faults))
     return Secrets.model_validate({"format": FORMAT, **_tree(values)})
 
 
@@ -34,12 +34,14 @@ def read_values(directory: Path, identity: Path) -> Values:
     """All values by dotted name, unjudged: placeholders and faults are still in."""
     path = directory / FILE
     if not path.exists():
-        raise Refusal(f"{path} does not exist. Make the instance directory with `mastodon-gov init`, or copy the file.")
+        raise WrongUsage(
+            f"{path} does not exist. Make the instance directory with `mastodon-gov init`, or copy the file."
+        )
     return parse_values(decrypt(directory, path, identity))
 
 
 def parse_values(text: str) -> Values:
-    """Values of a decrypted text. Raises Refusal for its form: lines and known names only, nothing of what it holds."""
+    """Values of a decrypted text. Raises WrongUsage for its form: lines and known names, nothing of what it holds."""
     document = parse(FILE, text)
     lines = [
         f"{FILE}, line {p.line}: found a form that is not `name: value`, a name twice, or a reference. "
@@ -60,7 +62,7 @@ def parse_values(text: str) -> Values:
                     f"{FILE}, line {document.line(key)}: found an unknown name. Allowed: {_siblings(key)}. Correct it."
                 )
     if lines:
-        raise Refusal("\n".join(lines))
+        raise WrongUsage("\n".join(lines))
     return values
 
 

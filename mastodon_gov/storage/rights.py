@@ -60,7 +60,9 @@ def rights(instance: Instance, secrets: Secrets, unsettled: frozenset[str] = fro
         made = {name: connect(instance, keys.get(name), bundle) for name in (*KEYS, "anonymous")}
         clients = Clients(**made, media_bucket=storage.media_bucket, backup_bucket=storage.backup_bucket)
         try:
-            present = [_known(instance, clients, bucket) for bucket in (storage.media_bucket, storage.backup_bucket)]
+            present, unknown = _known(instance, clients)
+            if unknown:
+                return unknown
             if not all(present):
                 with sentences(instance, "owner", PREFIX):
                     _try_to_make(clients.owner, storage.region)
@@ -73,21 +75,31 @@ def rights(instance: Instance, secrets: Secrets, unsettled: frozenset[str] = fro
     return found
 
 
-def _known(instance: Instance, clients: Clients, bucket: str) -> bool:
-    """Whether the bucket exists; a Refusal where the service knows one of the keys not at all."""
-    for name in KEYS:
-        try:
-            with sentences(instance, name, bucket):
-                _list(getattr(clients, name), bucket)
-        except Refusal as refusal:
-            if isinstance(refusal.__context__, ClientError):
-                what = code(refusal.__context__)
-                if what == "NoSuchBucket":
-                    return False
-                if name != "owner" and what in DENIED:
-                    continue
+def _known(instance: Instance, at: Clients) -> tuple[list[bool], list[str]]:
+    """Whether each bucket exists, and a sentence for each key that the service does not know. It looks at the key
+    first, so that a key is known or not also where there is no bucket yet. Refusal: a service that is away."""
+    present, unknown = [], []
+    for bucket in (at.media_bucket, at.backup_bucket):
+        answers = {name: _answer(instance, getattr(at, name), name, bucket) for name in KEYS}
+        present.append("NoSuchBucket" not in {what for what, _ in answers.values()})
+        unknown += [
+            sentence
+            for name, (what, sentence) in answers.items()
+            if what not in ("OK", "NoSuchBucket") and (name == "owner" or what not in DENIED)
+        ]
+    return present, list(dict.fromkeys(unknown))
+
+
+def _answer(instance: Instance, client: Any, name: str, bucket: str) -> tuple[str, str]:
+    """The service's word about listing a bucket, and what it means for a person."""
+    try:
+        with sentences(instance, name, bucket):
+            _list(client, bucket)
+    except Refusal as refusal:
+        if not isinstance(refusal.__context__, ClientError):
             raise
-    return True
+        return code(refusal.__context__), str(refusal)
+    return "OK", ""
 
 
 def _list(client: Any, bucket: str) -> object:

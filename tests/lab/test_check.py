@@ -24,7 +24,7 @@ from mastodon_gov.check import examine, refuse_unfit
 from mastodon_gov.errors import Refusal
 from mastodon_gov.lab.demo import REPOSITORY, bring_up, machines
 from mastodon_gov.lab.world.build import build_world
-from mastodon_gov.lab.world.mail import set_mode
+from mastodon_gov.lab.world.mail import read_mail, set_mode
 from mastodon_gov.lab.world.services import NAMES
 from tests.lab.conftest import MakeLab
 from tests.lab.deployed import Deployed, copy_instance, files_of, wait_for
@@ -91,20 +91,32 @@ def _relay_refuses(at: Deployed) -> Iterator[None]:
     set_mode(at.demo.lab, "accept")
 
 
-def _key_without_rights(at: Deployed) -> Iterator[Path]:
-    """An instance that has mixed up two keys: what it takes for the owner's may make no bucket."""
+def _other_secrets(at: Deployed, wrong: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterator[Path]:
+    """The same instance with other secrets."""
     other = at.directory.with_name("other")
     shutil.copytree(at.directory, other)
     values = secrets.store.read_values(other, other / "identity.txt")
-    pairs = (("owner", "media"), ("media", "owner"))
-    wrong = {
-        f"object_storage.{name}.{part}": values[f"object_storage.{source}.{part}"]
-        for name, source in pairs
-        for part in ("access_key", "secret_key")
-    }
-    secrets.store.write(other, values | wrong)
+    secrets.store.write(other, values | wrong(values))
     yield other
     shutil.rmtree(other)
+
+
+def _key_without_rights(at: Deployed) -> Iterator[Path]:
+    """An instance that has mixed up two keys: what it takes for the owner's may make no bucket."""
+    pairs = (("owner", "media"), ("media", "owner"))
+    parts = ("access_key", "secret_key")
+    names = [(f"object_storage.{n}.{part}", f"object_storage.{of}.{part}") for n, of in pairs for part in parts]
+    return _other_secrets(at, lambda values: {name: values[of] for name, of in names})
+
+
+def _wrong_media_key(at: Deployed) -> Iterator[Path]:
+    return _other_secrets(at, lambda _: {"object_storage.media.access_key": "NOBODYHASTHISKEY0815"})
+
+
+def _wrong_backups_key(at: Deployed) -> Iterator[Path]:
+    return _other_secrets(
+        at, lambda _: {"object_storage.backups.secret_key": "notthesecretofthiskey0815notthesecret0815"}
+    )
 
 
 def _foreign_mastodon(at: Deployed) -> Iterator[None]:
@@ -146,6 +158,8 @@ CASES: dict[str, tuple[Callable[[Deployed], Iterator[Path | None]], str, str]] =
     "another resolver": (_other_resolver, "resolvers", "192.0.2.53; allowed is"),
     "name missing in DNS": (_name_missing, "public names", "files.social.agency.test"),
     "key without rights": (_key_without_rights, "object storage rights", "object_storage.owner"),
+    "wrong media key": (_wrong_media_key, "object storage rights", "not know the access key of object_storage.media"),
+    "wrong backups key": (_wrong_backups_key, "object storage rights", "the secret key of object_storage.backups"),
     "mail relay refuses": (_relay_refuses, "mail relay", "550"),
     "foreign Mastodon": (_foreign_mastodon, "mastodon", "/home/mastodon/live"),
     "foreign database": (_foreign_database, "database", "tables that we did not make"),
@@ -192,10 +206,23 @@ def test_a_host_that_does_not_answer_is_not_fit(bare: Deployed) -> None:
     bare.demo.lab.cut("social")
     try:
         code, told = _checked(bare)
+        others = {verb: bare.cli(verb, "--json", check=False) for verb in ("plan", "deploy", "status")}
     finally:
         bare.demo.lab.heal()
-    assert code == 1
+    assert code == 4
     assert [each["state"] for each in told["findings"] if each["host"] == "social"] == ["could not look"]
+    for verb, done in others.items():
+        assert (verb, done.returncode) == (verb, 4), done.stderr
+        assert json.loads(done.stdout)["refused"] == done.stderr.splitlines()
+
+
+def test_a_message_goes_to_the_owner_only_when_asked(bare: Deployed) -> None:
+    before = len(read_mail(bare.demo.lab))
+    bare.cli("check")
+    assert len(read_mail(bare.demo.lab)) == before
+    bare.cli("check", "--send-mail")
+    (message,) = wait_for(lambda: read_mail(bare.demo.lab)[before:], 20, "the message")
+    assert message["To"] == "owner@agency.test"
 
 
 def test_what_was_broken_is_mended_and_the_table_says_so(bare: Deployed) -> None:

@@ -6,7 +6,10 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from mastodon_gov.lab.demo import REPOSITORY
+from tests.lab.backups.place import set_secret
 from tests.lab.deployed import Deployed, files_of
 
 DRIFT = 3
@@ -19,6 +22,11 @@ def _pyinfra(instance: Deployed, *words: str) -> subprocess.CompletedProcess[str
     return subprocess.run(
         command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
+
+
+def _slots(instance: Deployed) -> dict[str, str]:
+    slots: dict[str, str] = json.loads(instance.cli("status", "--json", check=False).stdout)["slots"]["active"]
+    return slots
 
 
 def test_second_deploy_changes_nothing(instance: Deployed) -> None:
@@ -83,4 +91,28 @@ def test_a_second_deploy_at_the_same_time_is_refused(instance: Deployed) -> None
 
 def test_no_host_is_not_success(instance: Deployed) -> None:
     """pyinfra itself ends with 0 when --limit matches nothing."""
-    assert instance.cli("deploy", "--limit", "nosuchhost", check=False).returncode in (1, 4)
+    for verb in ("deploy", "plan"):
+        assert instance.cli(verb, "--limit", "nosuchhost", check=False).returncode == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("object_storage.media.secret_key", "the secret key of object_storage.media"),
+        ("mail.password", "refuses to sign"),
+    ],
+)
+def test_a_wrong_secret_is_refused_before_the_host_has_it(instance: Deployed, name: str, says: str) -> None:
+    """The slots never start with a key that the service does not take."""
+    path = instance.directory / "secrets.age"
+    kept, before, slots = path.read_bytes(), files_of(instance.machine()), _slots(instance)
+    set_secret(instance, name, "notthesecretofthiskey0815notthesecret0815")
+    try:
+        done = instance.cli("deploy", check=False)
+    finally:
+        path.write_bytes(kept)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert files_of(instance.machine()) == before
+    assert _slots(instance) == slots
+    assert instance.deploy()["changes"] == []

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from functools import cache
 from pathlib import Path
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa as rsa_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -36,6 +38,18 @@ def rsa(bits: int) -> str:
 
 def _line(key: Ed25519PublicKey | RSAPublicKey) -> str:
     return key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode() + " test"
+
+
+def forbid_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every attempt to reach anything fails the test."""
+
+    def refuse(*_: object, **__: object) -> None:
+        pytest.fail("a connection was opened")
+
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    for name in ("getaddrinfo", "gethostbyname", "create_connection"):
+        monkeypatch.setattr(socket, name, refuse)
 
 
 def good_directory(place: Path) -> Path:

@@ -7,18 +7,24 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from mastodon_gov import host_probe
-from mastodon_gov.check import clock_offset
+from mastodon_gov import host_probe, secrets
+from mastodon_gov.check import clock_offset, refuse_unfit
+from mastodon_gov.errors import Refusal
 from mastodon_gov.findings import FAIL, GIB, OK, WARN, Finding, Subject, foreign_database, host_findings
 from mastodon_gov.instance import Node
 from mastodon_gov.migrations import Migrations
 from mastodon_gov.outside import outside_findings, questions
+from tests.unit.instance_sample import good_directory
 from tests.unit.storage_sample import node as sample_node
+from tests.unit.test_inventory import BUNDLE
 
 Seen = dict[str, Any]
 GROUPS = frozenset({"database", "redis", "mastodon", "proxy"})
@@ -317,3 +323,84 @@ def test_a_database_that_reads_its_log_again_is_waited_for(monkeypatch: pytest.M
     said[:] = ["no such role"]
     with pytest.raises(OSError, match="no such role"):
         host_probe._answers("5432")
+
+
+WRITTEN = {
+    "the relay": ("instance.yaml", "port: 587", "port: 2525"),
+    "the endpoint": ("instance.yaml", "https://s3.world.test", "https://s3.world.test:8443"),
+    "the media name": ("instance.yaml", "media: files.", "media: pictures."),
+    "an address": ("addresses.yaml", "s3.world.test: [10.99.0.12]", "s3.world.test: [10.99.0.13]"),
+    "a host": ("inventory.py", '"redis": ["social"]', '"redis": ["social", "more"]'),
+}
+
+
+class Deploys:
+    """An instance whose one host is deployed already, and what its checks ask besides the host."""
+
+    def __init__(self, directory: Path, patch: pytest.MonkeyPatch) -> None:
+        self.directory, self.asked, self.refuses = directory, list[str](), False
+        for name in ("inventory", "check"):
+            patch.setattr(f"mastodon_gov.{name}.selected", lambda *_: BUNDLE)
+        patch.setattr("mastodon_gov.check._ask", lambda *_: fit() | {"deployed": True})
+        patch.setattr("mastodon_gov.check.read_release", lambda _: (SimpleNamespace(arch="amd64", bytes=1), None))
+        patch.setattr("mastodon_gov.check.migrations_of", lambda _: Migrations())
+        for name in ("host_findings", "outside_findings"):
+            patch.setattr(f"mastodon_gov.check.{name}", lambda *_: [])
+        for name in ("_mail", "_release", "_storage"):
+            patch.setattr(f"mastodon_gov.check.{name}", partial(self._part, name))
+
+    def _part(self, name: str, *_: object) -> Any:
+        self.asked.append(name)
+        found = Finding("x", name, FAIL if self.refuses else OK, "", "")
+        return found if name == "_release" else [found]
+
+    def deploy(self, **how: Any) -> set[str]:
+        """The parts that a deploy's checks ask."""
+        self.asked.clear()
+        with suppress(Refusal):
+            refuse_unfit(self.directory, **how)
+        return set(self.asked)
+
+
+@pytest.fixture
+def deploys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deploys:
+    monkeypatch.delenv("MASTODON_GOV_IDENTITY", raising=False)
+    place = good_directory(tmp_path / "instance")
+    (place / "recipients.txt").write_text(f"# test\n{secrets.new_identity(place / 'identity.txt')}\n")
+    secrets.create(place, {name: f"given{number}" for number, name in enumerate(secrets.GIVEN)})
+    return Deploys(place, monkeypatch)
+
+
+EVERYTHING = {"_mail", "_release", "_storage"}
+
+
+def test_a_deploy_that_brings_nothing_new_asks_only_the_host(deploys: Deploys) -> None:
+    assert deploys.deploy() == EVERYTHING
+    assert deploys.deploy() == set()
+    path = deploys.directory / "instance.yaml"
+    path.write_text(path.read_text().replace("title: Demonstration Social", "title: Another"))
+    assert deploys.deploy() == set()
+
+
+@pytest.mark.parametrize("change", WRITTEN)
+def test_whatever_services_are_asked_with_makes_the_check_whole_again(deploys: Deploys, change: str) -> None:
+    deploys.deploy()
+    file, old, new = WRITTEN[change]
+    path = deploys.directory / file
+    before = path.read_text()
+    assert before.count(old) == 1
+    path.write_text(before.replace(old, new))
+    assert deploys.deploy() == EVERYTHING
+    assert deploys.deploy() == set()
+
+
+def test_a_changed_secret_makes_the_check_whole_until_it_has_passed(deploys: Deploys) -> None:
+    deploys.deploy()
+    values = secrets.read_values(deploys.directory, deploys.directory / "identity.txt")
+    secrets.store.write(deploys.directory, values | {"object_storage.media.secret_key": "another0123456789"})
+    deploys.refuses = True
+    assert deploys.deploy() == deploys.deploy() == EVERYTHING
+    deploys.refuses = False
+    assert deploys.deploy(limit="social") == deploys.deploy(limit="social") == EVERYTHING
+    assert deploys.deploy() == EVERYTHING
+    assert deploys.deploy() == set()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from mastodon_gov.errors import Refusal
 from mastodon_gov.instance import Instance, document
 from mastodon_gov.instance.immutable import domain_refusal
 from mastodon_gov.instance.load import load
-from tests.unit.instance_sample import good_directory
+from tests.unit.instance_sample import forbid_connections, good_directory
 from tests.unit.wrong_instances import WRONG, Wrong
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,14 +35,7 @@ def directory(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every attempt to reach anything fails the test."""
-
-    def refuse(*_: object, **__: object) -> None:
-        pytest.fail("a connection was opened")
-
-    for name in ("connect", "connect_ex", "sendto"):
-        monkeypatch.setattr(socket.socket, name, refuse)
-    for name in ("getaddrinfo", "gethostbyname", "create_connection"):
-        monkeypatch.setattr(socket, name, refuse)
+    forbid_connections(monkeypatch)
 
 
 def sentences(directory: Path) -> list[re.Match[str]]:

@@ -10,7 +10,9 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ from botocore.exceptions import ClientError
 from mastodon_gov.errors import Refusal
 from mastodon_gov.storage.buckets import pending
 from mastodon_gov.storage.client import sentences
-from mastodon_gov.storage.rights import Probe, _run
+from mastodon_gov.storage.rights import Probe, _run, rights
 from mastodon_gov.storage.settings import (
     ACCESS_BLOCK,
     Found,
@@ -262,3 +264,57 @@ def test_a_right_is_judged_by_denial_alone(may: bool, attempt: Any, said: str | 
     found = _run("b", [Probe("media", may, "read", attempt)])
     assert [said in sentence for sentence in found if said] == ([True] if said else [])
     assert bool(found) == bool(said)
+
+
+class Service:
+    """Answers of a service to each key, by bucket; without one the request is granted. It remembers what it made."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **answers: str | dict[str, str]) -> None:
+        self.answers, self.made = answers, list[str]()
+        names = {"owner-access": "owner", "media-access": "media", "backups-access": "backups"}
+
+        def client(_: object, key: Any, __: object) -> SimpleNamespace:
+            who = names[key.access_key.get_secret_value()] if key else "anonymous"
+            return SimpleNamespace(
+                list_objects_v2=partial(self._list, who),
+                create_bucket=lambda **named: self.made.append(named["Bucket"]),
+                delete_bucket=lambda **named: self.made.append(named["Bucket"]),
+            )
+
+        monkeypatch.setattr("mastodon_gov.storage.rights.connect", client)
+        for part in ("_media", "_backups"):
+            monkeypatch.setattr(f"mastodon_gov.storage.rights.{part}", lambda _: [])
+
+    def _list(self, who: str, Bucket: str, **_: object) -> None:
+        told = self.answers.get(who, "NoSuchBucket")
+        if what := told if isinstance(told, str) else told[Bucket]:
+            raise ClientError({"Error": {"Code": what}}, "ListObjectsV2")
+
+
+UNKNOWN, UNPROVED = "InvalidAccessKeyId", "SignatureDoesNotMatch"
+
+
+@pytest.mark.parametrize("wrong", [{"media": UNKNOWN}, {"backups": UNPROVED}, {"media": UNPROVED, "backups": UNKNOWN}])
+def test_a_key_that_the_service_does_not_know_is_named_before_there_is_a_bucket(
+    monkeypatch: pytest.MonkeyPatch, wrong: dict[str, str]
+) -> None:
+    service = Service(monkeypatch, **wrong)
+    found = rights(instance(), secrets())
+    assert ["does not know the access key" in sentence for sentence in found] == [w == UNKNOWN for w in wrong.values()]
+    assert all(f"object_storage.{name} " in sentence for name, sentence in zip(wrong, found, strict=True))
+    assert service.made == []
+
+
+def test_known_keys_without_buckets_are_good_and_one_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Service(monkeypatch)
+    assert rights(instance(), secrets()) == []
+    assert len(service.made) == 2
+    assert len(set(service.made)) == 1
+
+
+def test_a_key_may_be_denied_where_the_owner_s_may_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = {"media": "", "backups": ""}
+    Service(monkeypatch, owner=there, media=there | {"backups": "AccessDenied"}, backups="AccessDenied")
+    assert rights(instance(), secrets()) == []
+    Service(monkeypatch, owner="AccessDenied", media=there, backups=there)
+    assert all("object_storage.owner in the secrets lacks the right" in each for each in rights(instance(), secrets()))

@@ -132,6 +132,8 @@ SERVICES = [
     instance("a night that is none", "keep_full: 2", "keep_full: 2\n  full_on: weekly", "backups.full_on", '"weekly"', "'sat' or 'sun'"),
     instance("a second repository without a place", "keep_full: 2", "keep_full: 2\n  second: {bucket: copies}", "backups.second", "a directory, or an endpoint with its bucket"),
     instance("one backup only", "keep_full: 2", "keep_full: 1", "backups.keep_full", "from 2 to 365"),
+    instance("fewer connections than threads", "keep_full: 2", "keep_full: 2\nmastodon:\n  web_workers: 4\n  web_threads: 10", "database.max_connections", "found 100", "2 × (4 × 10 web threads + 10 for jobs + 10 of streaming)", "Write 130 or more", at="# The demo"),
+    instance("too few connections", "keep_full: 2", "keep_full: 2\ndatabase: {max_connections: 69}", "database.max_connections", "found 69", "70 or more"),
     instance("a language by name", "keep_full: 2", "keep_full: 2\nmastodon: {default_locale: english}", "mastodon.default_locale", "language code"),
 ]  # fmt: skip
 LISTS = [
