@@ -205,6 +205,9 @@ def drop(state: State) -> dict[str, Any]:
     if "stop-application" in state.kept.get("done", {}):
         raise Refused("The switch has begun, so the copy is no longer only a copy. Finish it: `restore --switch`.")
     recovery.stop(COPY)
+    if "before" in state.kept:  # a switch was begun and stopped nothing for good: it may hold, and services may be down
+        held.let_through()
+        switching.start_application() if switching.CURRENT.exists() else None
     for place in (COPY.data, COPY.run):
         shutil.rmtree(place, ignore_errors=True)
     COPY.log.unlink(missing_ok=True)
