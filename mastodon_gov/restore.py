@@ -83,8 +83,9 @@ def show_copy(told: dict[str, Any]) -> None:
 @click.option("--as-of", help="The backups as they lay in the bucket at this time: after somebody destroyed them.")
 @click.option("--beside-only", is_flag=True, help="Leave the copy open for reading, and print how to open it.")
 @click.option("--switch", is_flag=True, help="Put the verified copy in the place of the database.")
+@click.option("--back", is_flag=True, help="Undo the switch: the database that was kept takes its place again.")
 @click.option("--open", "opening", is_flag=True, help="Let visitors, mail and federation through again.")
-@click.option("--sign-off", is_flag=True, help="Remove the old database. Nothing leads back after that.")
+@click.option("--sign-off", is_flag=True, help="Remove the database that was put aside. Nothing leads back after that.")
 @click.option("--drop-beside", is_flag=True, help="Remove the copy.")
 @click.option("--onto-empty", is_flag=True, help="With --to: onto a host that holds nothing yet, all of it.")
 @click.option("--media-to", help="Put back pictures and videos that were deleted or overwritten after this time.")
@@ -98,6 +99,7 @@ def restore(  # noqa: PLR0913, PLR0917  each is an option of the command line
     as_of: str | None,
     beside_only: bool,
     switch: bool,
+    back: bool,
     opening: bool,
     sign_off: bool,
     drop_beside: bool,
@@ -109,10 +111,11 @@ def restore(  # noqa: PLR0913, PLR0917  each is an option of the command line
     """Bring the database back to a moment. docs/operator/restore.md is the page for the night it is needed.
 
     --to changes nothing but a directory beside the running database. --switch stops the application, keeps the old
-    database beside, and starts on the copy; only administrators reach it until --open. --sign-off removes the old one.
+    database beside, and starts on the copy; only administrators reach it until --open. Until --sign-off, which removes
+    the old one, --back undoes the switch.
     Run the same command again after an interruption: it goes on where it stopped.
     """
-    verbs = {"list": listing, "open": opening, "sign-off": sign_off, "drop": drop_beside, "state": state}
+    verbs = {"list": listing, "back": back, "open": opening, "sign-off": sign_off, "drop": drop_beside, "state": state}
     chosen = [verb for verb, given in verbs.items() if given]
     if (
         len(chosen) + bool(to or switch) + bool(media_to) != 1
@@ -120,7 +123,7 @@ def restore(  # noqa: PLR0913, PLR0917  each is an option of the command line
         or (onto_empty and not to)
     ):
         raise click.UsageError(
-            "Give one of --list, --to (with --switch or --beside-only), --switch, --open, --sign-off, "
+            "Give one of --list, --to (with --switch or --beside-only), --switch, --back, --open, --sign-off, "
             "--drop-beside, --state."
         )
     if media_to:
@@ -177,9 +180,12 @@ def _wanted(as_json: bool) -> bool:
 
 NEXT = {
     "beside": "The running database was not touched. Next: `restore --switch`, or `restore --drop-beside`.",
-    "switch": "It serves administrators only; no mail and no federation leave it. Look at it, then `restore --open`.",
-    "open": "Open again. The old database is kept until `restore --sign-off`.",
-    "sign-off": "The old database was removed.",
+    "switch": "It serves administrators only; no mail and no federation leave it. Look at it, then `restore --open`; "
+    "if it is the wrong moment, `restore --back`.",
+    "back": "The database of before the switch is in its place again, for administrators only. Look at it, then "
+    "`restore --open`. The one that was given up is kept until `restore --sign-off`.",
+    "open": "Open again. The database that was put aside is kept until `restore --sign-off`.",
+    "sign-off": "The database that was put aside was removed.",
     "drop": "The copy was removed.",
 }
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from roles.restore.files import held, recovery, restore, switching
+from roles.restore.files import held, recovery, restore, state, switching
 from roles.restore.files.catalogue import Refused
-from roles.restore.files.restore import State
+from roles.restore.files.state import State
 
 Left = Callable[..., State]
 
@@ -25,7 +25,7 @@ def told() -> list[str]:
 @pytest.fixture
 def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]) -> Left:
     """A state with these steps done; nothing of the host is touched."""
-    monkeypatch.setattr(restore, "STATE", tmp_path / "restore.json")
+    monkeypatch.setattr(state, "STATE", tmp_path / "restore.json")
     monkeypatch.setattr(restore, "COPY", recovery.Copy(tmp_path / "b", tmp_path / "r", tmp_path / "l", "p", "u"))
     monkeypatch.setattr(switching, "CURRENT", tmp_path)
     monkeypatch.setattr(recovery, "stop", lambda _: told.append("copy stopped"))
@@ -34,7 +34,7 @@ def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]) -> Le
 
     def make(*done: str, **more: Any) -> State:
         kept = {"target": {"kind": "latest", "value": "", "as_of": ""}, "label": "one", **more}
-        restore.STATE.write_text(json.dumps(kept | {"done": {name: {"seconds": 0, "result": None} for name in done}}))
+        state.STATE.write_text(json.dumps(kept | {"done": {name: {"seconds": 0, "result": None} for name in done}}))
         return State()
 
     return make
@@ -47,7 +47,7 @@ def test_a_copy_that_is_dropped_leaves_nothing_held(left: Left, told: list[str])
         told.clear()
         restore.drop(left(*done, before="/main.before"))
         assert told == ["copy stopped", "let through", "application started"]
-        assert not restore.STATE.exists()
+        assert not state.STATE.exists()
 
 
 def test_a_copy_that_was_only_looked_at_is_dropped_without_a_restart(left: Left, told: list[str]) -> None:
@@ -56,7 +56,7 @@ def test_a_copy_that_was_only_looked_at_is_dropped_without_a_restart(left: Left,
 
 
 def test_once_the_application_was_stopped_the_copy_is_not_dropped(left: Left, told: list[str]) -> None:
-    state = left("verify", "hold", "stop-application", before="/main.before")
+    begun = left("verify", "hold", "stop-application", before="/main.before")
     with pytest.raises(Refused, match="The switch has begun"):
-        restore.drop(state)
-    assert (told, restore.STATE.exists()) == ([], True)
+        restore.drop(begun)
+    assert (told, state.STATE.exists()) == ([], True)
