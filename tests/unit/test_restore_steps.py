@@ -154,6 +154,26 @@ def test_signed_off_the_one_that_was_put_aside_is_removed(left: Left, tmp_path: 
     assert not state.STATE.exists()
 
 
+def test_a_host_that_was_empty_is_signed_off_while_it_is_held(left: Left, told: list[str], tmp_path: Path) -> None:
+    """Nothing but another restore mends a wrong moment there, and the wrong data need not federate first."""
+    before = str(tmp_path / "main.before")
+    with pytest.raises(Refused, match="is not finished"):
+        restore.sign_off(left(*SWITCHED, "check", switching.EMPTY, before=before))
+    with pytest.raises(Refused, match="is not finished"):
+        restore.sign_off(left(*SWITCHED, "check", "backup", before=before))
+    restore.sign_off(left(*SWITCHED, "check", switching.EMPTY, "backup", before=before))
+    assert (told, state.STATE.exists()) == ([], False)
+    restore.open_(State())
+    assert told == ["let through"]
+
+
+def test_it_is_not_opened_in_the_middle_of_a_switch(left: Left, told: list[str]) -> None:
+    with pytest.raises(Refused, match="is not finished"):
+        restore.open_(left(*SWITCHED, before="/main.before"))
+    restore.open_(left(*SWITCHED, "backup", before="/main.before"))
+    assert told == ["let through"]
+
+
 def test_the_old_database_goes_on_in_a_timeline_of_its_own(
     left: Left, told: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

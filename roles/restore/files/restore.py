@@ -188,8 +188,10 @@ def go_on(state: State, as_of: str) -> dict[str, Any]:
 
 
 def sign_off(state: State) -> dict[str, Any]:
-    """Remove the database that was put aside; only after everything else was done."""
-    if "open" not in state.kept.get("done", {}):
+    """Remove the database that was put aside; only after everything else was done. Where that is none, because the host
+    was empty, also while the instance is held: a wrong moment is followed by another restore, not by `open`."""
+    done = state.kept.get("done", {})
+    if "open" not in done and not (switching.EMPTY in done and "backup" in done):
         raise Refused("The restore is not finished: `restore --switch`, look, `restore --open`, then `--sign-off`.")
     before = Path(state.kept["before"])
     gone = Path(state.kept.get("back", before))
@@ -197,6 +199,17 @@ def sign_off(state: State) -> dict[str, Any]:
     told = summary(state)
     state.file_away(before.name)
     return told | {"state": False}
+
+
+def open_(state: State) -> dict[str, Any]:
+    """Let visitors, mail and federation through again; once the switch is finished, or where none is under way."""
+    if not state.kept:
+        held.let_through()
+        return summary(state)
+    if "backup" not in state.kept["done"]:
+        raise Refused("The switch is not finished: run `mastodon-gov restore --switch` again; it goes on.")
+    state.step("open", held.let_through)
+    return summary(state)
 
 
 def drop(state: State) -> dict[str, Any]:
@@ -241,10 +254,7 @@ def main(words: list[str]) -> dict[str, Any]:
     if asked.verb == "beside":
         return beside(state, Target(asked.kind, asked.value, asked.as_of))
     if asked.verb == "open":
-        if "backup" not in state.kept.get("done", {}):
-            raise Refused("The switch is not finished: run `mastodon-gov restore --switch` again; it goes on.")
-        state.step("open", held.let_through)
-        return summary(state)
+        return open_(state)
     if asked.verb in {"switch", "back"}:
         return {"switch": switch, "back": back}[asked.verb](state, asked.as_of)
     return {"look": look, "sign-off": sign_off, "drop": drop}[asked.verb](state)
