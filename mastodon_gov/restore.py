@@ -60,6 +60,10 @@ def show_list(told: dict[str, Any]) -> None:
         click.echo(
             f"backup  {each['stop']}  {each['type']:<5} {each['bytes'] / 2**20:8.0f} MiB  {each['label']}{damaged}"
         )
+    if told["repository"] != 1:
+        click.echo(
+            "Names of restore points lie in the first repository only: from this one, restore to a time or latest."
+        )
     for each in told["points"]:
         click.echo(f"point   {each['time'][:19].replace('T', ' ')}+00:00  {each['name']}")
 
@@ -70,6 +74,8 @@ def show_copy(told: dict[str, Any]) -> None:
     click.echo(f"verified copy of backup {told['label']}; last change {told['done']['recover']['result'] or 'unknown'}")
     click.echo("it holds " + ", ".join(f"{count} {table}" for table, count in report["counts"].items()))
     click.echo(f"a secret of it was {report['secret']}; manifest {report['manifest'] or 'none'}")
+    if told["target"].get("repository", 1) != 1:
+        click.echo("manifests lie in the first repository only: counts and fingerprints of secrets were not compared")
     if not report["lost"]:
         click.echo("what a switch would lose is not known: the running database does not answer")
     lost = {table: count for table, count in report["lost"].items() if count or count is None}
@@ -81,6 +87,7 @@ def show_copy(told: dict[str, Any]) -> None:
 @click.option("--list", "listing", is_flag=True, help="Show backups, restore points and the window. Changes nothing.")
 @click.option("--to", "to", help="A time with zone, the name of a restore point, or latest: restore it beside, verify.")
 @click.option("--as-of", help="The backups as they lay in the bucket at this time: after somebody destroyed them.")
+@click.option("--repository", type=click.IntRange(1, 2), help="With --list or --to: 2 is the second one.")
 @click.option("--beside-only", is_flag=True, help="Leave the copy open for reading, and print how to open it.")
 @click.option("--switch", is_flag=True, help="Put the verified copy in the place of the database.")
 @click.option("--back", is_flag=True, help="Undo the switch: the database that was kept takes its place again.")
@@ -97,6 +104,7 @@ def restore(  # noqa: PLR0913, PLR0917  each is an option of the command line
     listing: bool,
     to: str | None,
     as_of: str | None,
+    repository: int | None,
     beside_only: bool,
     switch: bool,
     back: bool,
@@ -121,10 +129,11 @@ def restore(  # noqa: PLR0913, PLR0917  each is an option of the command line
         len(chosen) + bool(to or switch) + bool(media_to) != 1
         or (beside_only and (switch or not to))
         or (onto_empty and not to)
+        or (repository and (onto_empty or not (to or listing)))
     ):
         raise click.UsageError(
             "Give one of --list, --to (with --switch or --beside-only), --switch, --back, --open, --sign-off, "
-            "--drop-beside, --state."
+            "--drop-beside, --state. --repository goes with --list and --to, and not with --onto-empty."
         )
     if media_to:
         from mastodon_gov.storage.versions import put_back
@@ -134,8 +143,9 @@ def restore(  # noqa: PLR0913, PLR0917  each is an option of the command line
         return
     host = database_host(directory)
     then = ["--as-of", moment(as_of, "--as-of")] if as_of else []
+    place = ["--repository", str(repository)] if repository else []
     if chosen:
-        told = json.loads(host.follow([PROGRAM, chosen[0], *then]))
+        told = json.loads(host.follow([PROGRAM, chosen[0], *then, *place]))
         if chosen[0] not in ("list", "state"):
             journal(host, chosen[0])
         _end(told, chosen[0], as_json)
@@ -147,7 +157,7 @@ def restore(  # noqa: PLR0913, PLR0917  each is an option of the command line
     if to:
         asked = target(to)
         journal(host, f"beside, to {' '.join(asked)}")
-        told = json.loads(host.follow([PROGRAM, "beside", *asked, *then]))
+        told = json.loads(host.follow([PROGRAM, "beside", *asked, *then, *place]))
         if not as_json:
             show_copy(told)
     if beside_only:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from mastodon_gov.cli import main
 from mastodon_gov.errors import Refusal
 from mastodon_gov.fetch_configuration import as_it_lay
 from mastodon_gov.restore import moment, target
@@ -84,6 +87,61 @@ def test_what_is_newer_is_counted_from_the_moment_of_the_copy(monkeypatch: pytes
     assert catalogue.moment(Target("latest"), "2026-11-21 18:04:01.918287+00") == 1795284241.918287
 
 
+def second(monkeypatch: pytest.MonkeyPatch, kind: str) -> list[tuple[str, ...]]:
+    """A host with a second repository of this kind; returns the commands that are sent to pgBackRest."""
+    asked: list[tuple[str, ...]] = []
+
+    def answer(_: str, *words: str, **__: object) -> CompletedProcess[str]:
+        asked.append(words)
+        return CompletedProcess(words, 0, '[{"repo":[{"status":{"code":0}}],"status":{"code":4}}]', "")
+
+    conf = {"repo1-s3-endpoint": "s3.example"} | ({"repo2-type": kind} if kind else {})
+    monkeypatch.setattr(catalogue, "configured", lambda: ("gov", conf))
+    monkeypatch.setattr(catalogue, "as_user", answer)
+    return asked
+
+
+def test_the_second_repository_is_asked_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Manifests and points lie in the first one, which may be away: they are not looked for."""
+    asked = second(monkeypatch, "posix")
+    target = Target("latest", repository=2)
+    catalogue.repository(target)
+    assert (catalogue.points(target), verify.manifests(target)) == ([], [])
+    assert [("--repo=2" in words, "--repo=1" in words) for words in asked] == [(True, False)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "says"),
+    [
+        ("", Target("latest", repository=2), "knows no second repository"),
+        ("posix", Target("latest", as_of="2026-11-20 22:00:00+00", repository=2), "keeps no earlier versions"),
+    ],
+)
+def test_what_the_second_repository_cannot_do_is_a_sentence(
+    kind: str, target: Target, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = second(monkeypatch, kind)
+    with pytest.raises(Refused, match=says):
+        catalogue.repository(target)
+    assert asked == []
+
+
+def test_a_name_needs_the_first_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = second(monkeypatch, "s3")
+    with pytest.raises(Refused, match="in the first repository only"):
+        catalogue.choose(Target("name", "risky", repository=2), FOUND, NOW)
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--switch"], ["--back"], ["--open"], ["--state"], ["--onto-empty", "--to", "latest"], ["--media-to", "x"]],
+)
+def test_a_repository_is_chosen_where_one_is_read(words: list[str]) -> None:
+    done = CliRunner().invoke(main, ["restore", *words, "--repository", "2"])
+    assert (done.exit_code, "--repository goes with --list and --to" in done.output) == (2, True)
+
+
 def test_another_postgresql_is_refused() -> None:
     with pytest.raises(Refused, match="of PostgreSQL 99"):
         catalogue.binaries({"db": [{"version": "99"}]})
@@ -156,7 +214,7 @@ def test_a_held_instance_still_resolves_the_name_of_its_pictures() -> None:
     assert held.elements("names", set()) == ""
 
 
-def test_without_an_address_nothing_is_held_or_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_address_nothing_is_held_or_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*_: object, **__: object) -> None:
         raise OSError("Temporary failure in name resolution")
 
@@ -164,6 +222,14 @@ def test_without_an_address_nothing_is_held_or_stopped(monkeypatch: pytest.Monke
     monkeypatch.setattr("socket.getaddrinfo", away)
     with pytest.raises(Refused, match="Nothing was stopped"):
         held.hold()
+    loaded = []
+    for name in ("HELD_RULES", "HELD_TEMPLATE", "HELD_PAGE", "RESOLVERS", "RESTORED"):
+        (tmp_path / name).write_text("")
+        monkeypatch.setattr(held, name, tmp_path / name)
+    monkeypatch.setattr(held, "run", lambda *words: loaded.append(words))
+    monkeypatch.setattr(held, "reload_proxy", lambda: None)
+    held.hold(needed=False)  # the second repository was restored from, because the first is no more
+    assert loaded == [("nft", "-f", str(tmp_path / "HELD_RULES"))]
 
 
 @pytest.mark.parametrize(("heartbeat", "left", "missing"), [(101.0, 36, False), (99.0, 36, True), (101.0, 1, True)])

@@ -154,6 +154,27 @@ def test_signed_off_the_one_that_was_put_aside_is_removed(left: Left, tmp_path: 
     assert not state.STATE.exists()
 
 
+def test_after_the_second_repository_the_first_must_be_good(
+    left: Left, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was known of the second one, at a time, is no word on the first; the pictures may be away with it."""
+    seen: list[object] = []
+    monkeypatch.setattr(switching, "hold", lambda **given: seen.append(given))
+    monkeypatch.setattr(switching, "check_archive", seen.append)
+    for name in ("stop_application", "stop_database", "branch", "swap", "start_database", "migrate", "check_lock"):
+        monkeypatch.setattr(switching, name, lambda *_: None)
+    for name in ("empty_redis", "feeds", "full_backup"):
+        monkeypatch.setattr(switching, name, lambda: None)
+    then = "2026-11-20 22:00:00+00"
+    begun = left(before=str(tmp_path / "main.before"), back=str(tmp_path / "main.given-up"))
+    begun.kept["target"] |= {"repository": 2, "as_of": then}
+    restore.go_on(begun, "")
+    assert seen == [{"needed": False}, Target("latest", as_of="")]
+    begun.kept["done"] = {}
+    restore.go_on(begun, then)
+    assert seen[2:] == [{"needed": False}, Target("latest", as_of=then)]
+
+
 def test_a_host_that_was_empty_is_signed_off_while_it_is_held(left: Left, told: list[str], tmp_path: Path) -> None:
     """Nothing but another restore mends a wrong moment there, and the wrong data need not federate first."""
     before = str(tmp_path / "main.before")

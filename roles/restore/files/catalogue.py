@@ -17,6 +17,7 @@ from typing import Any
 CONF = "/etc/pgbackrest.conf"
 ANSWER_WITHIN = 60  # seconds
 POINTS = "restore-points"
+FIRST = 1  # of the two repositories, the one that has manifests and restore points beside the backups
 # A restore that goes on after the program that asked for it was killed would be in the way of the next one.
 ENDS_WITH_US = ("--init-groups", "--reset-env", "--pdeathsig=KILL")
 
@@ -27,11 +28,13 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """Where recovery stops: `kind` is time, name or latest. `as_of`: the repository as it was at this time (UTC)."""
+    """Where recovery stops: `kind` is time, name or latest. `as_of`: the repository as it was at this time (UTC).
+    `repository`: the number of the one that is read."""
 
     kind: str
     value: str = ""
     as_of: str = ""
+    repository: int = FIRST
 
     @property
     def words(self) -> str:
@@ -76,7 +79,7 @@ def as_user(user: str, *words: str, given: str = "", timeout: float | None = ANS
 def pgbackrest(target: Target, *words: str) -> list[str]:
     """Command line for the repository, or for the repository as it was at `as_of`."""
     then = [f"--repo-target-time={target.as_of}"] if target.as_of else []
-    return ["pgbackrest", f"--stanza={configured()[0]}", "--repo=1", *then, *words]
+    return ["pgbackrest", f"--stanza={configured()[0]}", f"--repo={target.repository}", *then, *words]
 
 
 def ask(target: Target, *words: str, user: str = "postgres") -> str:
@@ -97,11 +100,27 @@ def first_line(text: str) -> str:
 
 def _info(target: Target, user: str) -> dict[str, Any]:
     """What `info` says of the repository; `status` is that of the repository alone."""
+    check_second(target)
     try:
         found: dict[str, Any] = json.loads(ask(target, "--output=json", "info", user=user), strict=False)[0]
     except (ValueError, IndexError):
         raise Refused("pgBackRest's answer cannot be read; see `pgbackrest info` on the host.") from None
     return found | {"status": found["repo"][0]["status"] if found.get("repo") else found["status"]}
+
+
+def check_second(target: Target) -> None:
+    """Refused where there is no second repository, or one that cannot do what is asked of it."""
+    kind = target.repository == FIRST or configured()[1].get(f"repo{target.repository}-type")
+    if not kind:
+        raise Refused(
+            "--repository: found 2, and this host knows no second repository. Set backups.second in instance.yaml and "
+            "deploy, or restore from the first one. Nothing was changed."
+        )
+    if kind == "posix" and target.as_of:
+        raise Refused(
+            "--as-of: the second repository is a directory, which keeps no earlier versions. Allowed: --repository 2 "
+            "without --as-of. Nothing was changed."
+        )
 
 
 def status(target: Target, user: str = "postgres") -> tuple[int, str]:
@@ -136,7 +155,10 @@ def listing(target: Target, place: str, *options: str, user: str = "postgres") -
 
 
 def points(target: Target) -> list[dict[str, Any]]:
-    """Restore points by name, oldest first: name, time (UTC), lsn, wal. Their files lie beside pgBackRest's."""
+    """Restore points by name, oldest first: name, time (UTC), lsn, wal. Their files lie beside pgBackRest's; none in
+    the second repository."""
+    if target.repository != FIRST:
+        return []
     listed = listing(target, POINTS, "--repo1-path=/")
     names = sorted(name for name, told in listed.items() if told.get("type") == "file")
     texts = [ask(target, "--repo1-path=/", "--raw", "repo-get", f"{POINTS}/{name}") for name in names]
@@ -215,6 +237,11 @@ def choose(target: Target, found: dict[str, Any], now: float | None, user: str =
 
 def point_of(target: Target) -> dict[str, Any]:
     """The restore point of this name; the newest, if a name was used twice."""
+    if target.repository != FIRST:
+        raise Refused(
+            f"--to: found the name '{target.value}'; names of restore points lie in the first repository only. Allowed "
+            "with --repository 2: a time with zone, or latest. Nothing was changed."
+        )
     listed = points(target)
     named = [each for each in listed if each["name"] == target.value]
     if not named:

@@ -10,7 +10,8 @@
     restore.py sign-off | drop                        remove the database that was put aside | the copy
     restore.py state                                  what was done so far (JSON)
 
-Each step is written down when it is done, so the same command goes on where a killed one stopped. Exit 1: a sentence.
+`--repository 2`, with list and beside: the second repository. Each step is written down when it is done, so the same
+command goes on where a killed one stopped. Exit 1: a sentence.
 """
 
 from __future__ import annotations
@@ -58,9 +59,9 @@ def running() -> bool:
     return subprocess.run(asked, capture_output=True, cwd="/", check=False).stdout == b"1\n"
 
 
-def listing(as_of: str) -> dict[str, Any]:
-    """Backups, restore points and the window, times in UTC."""
-    target = Target("latest", as_of=as_of)
+def listing(as_of: str, number: int) -> dict[str, Any]:
+    """Backups, restore points and the window, times in UTC. `number`: the repository."""
+    target = Target("latest", as_of=as_of, repository=number)
     found = catalogue.repository(target)
     oldest, newest = catalogue.window(target, found, time.time() if running() and not as_of else None)
     backups = [
@@ -74,13 +75,14 @@ def listing(as_of: str) -> dict[str, Any]:
         for each in found["backup"]
     ]
     reach = {"oldest": catalogue.iso(oldest), "newest": catalogue.iso(newest)}
-    return {"stanza": found["name"], "backups": backups, "points": catalogue.points(target), "window": reach}
+    told = {"stanza": found["name"], "repository": number, "backups": backups, "window": reach}
+    return told | {"points": catalogue.points(target)}
 
 
 def beside(state: State, target: Target) -> dict[str, Any]:
     """Restore the copy and verify it. Everything that can be refused is refused before the first file is written."""
     asked = vars(target)
-    if state.kept and (state.kept["target"] != asked or "back" in state.kept or "swap" in state.kept["done"]):
+    if state.kept and (state.target != target or "back" in state.kept or "swap" in state.kept["done"]):
         raise Refused(
             f"A restore to {state.target.words} is under way. Finish it (`restore --switch`, then `--sign-off`), undo "
             "its switch (`restore --back`), or remove the copy (`restore --drop-beside`)."
@@ -178,7 +180,9 @@ def aside(word: str) -> str:
 
 def go_on(state: State, as_of: str) -> dict[str, Any]:
     """The steps of the switch, or of the way back, that are not done yet."""
-    target = replace(state.target, as_of=as_of or state.target.as_of)
+    known = state.target
+    # From here on the first repository must be good; when the second one was, says nothing of it.
+    target = replace(known, as_of=as_of or (known.as_of if known.repository == catalogue.FIRST else ""))
     given_up, before = state.kept.get("back"), Path(state.kept["before"])
     copy, out = (replace(COPY, data=before), Path(given_up)) if given_up else (COPY, before)
     empty = switching.EMPTY in state.kept["done"]
@@ -245,14 +249,15 @@ def main(words: list[str]) -> dict[str, Any]:
     parser.add_argument("kind", nargs="?", choices=["time", "name", "latest"], default="latest")
     parser.add_argument("value", nargs="?", default="")
     parser.add_argument("--as-of", default="")
+    parser.add_argument("--repository", type=int, choices=[1, 2], default=1)
     asked = parser.parse_args(words)
     state = State()
     if asked.verb == "list":
-        return listing(asked.as_of)
+        return listing(asked.as_of, asked.repository)
     if asked.verb == "state":
         return summary(state)
     if asked.verb == "beside":
-        return beside(state, Target(asked.kind, asked.value, asked.as_of))
+        return beside(state, Target(asked.kind, asked.value, asked.as_of, asked.repository))
     if asked.verb == "open":
         return open_(state)
     if asked.verb in {"switch", "back"}:

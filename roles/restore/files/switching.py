@@ -8,16 +8,17 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
-    from roles.restore.files.catalogue import Refused, Target, as_user, first_line, iso, run
+    from roles.restore.files.catalogue import FIRST, Refused, Target, as_user, first_line, iso, run
     from roles.restore.files.held import hold
     from roles.restore.files.recovery import Copy, recover, start, stop
     from roles.restore.files.ruins import check_archive
 else:
-    from catalogue import Refused, Target, as_user, first_line, iso, run
+    from catalogue import FIRST, Refused, Target, as_user, first_line, iso, run
     from held import hold
     from recovery import Copy, recover, start, stop
     from ruins import check_archive
@@ -86,7 +87,7 @@ def steps(
 ) -> Iterator[tuple[str, Callable[[], Any]]]:
     """Name and work of each step, in order. `empty`: the host held no instance, and a deploy filled it meanwhile.
     `back`: the copy is the database that an earlier switch put aside."""
-    yield "hold", hold
+    yield "hold", lambda: hold(needed=target.repository == FIRST)
     yield "stop-application", stop_application
     yield "stop-database", lambda: stop_database(copy)
     if back:
@@ -94,7 +95,7 @@ def steps(
     yield "swap", lambda: swap(copy, before)
     yield "start-database", start_database
     # Before anybody writes: what is acknowledged from here on must leave this host.
-    yield "check", lambda: check_archive(target)
+    yield "check", lambda: check_archive(replace(target, repository=FIRST))
     if not CURRENT.exists():
         yield EMPTY, lambda: None
         return
