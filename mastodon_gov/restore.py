@@ -78,9 +78,13 @@ def show_copy(told: dict[str, Any]) -> None:
         click.echo("manifests lie in the first repository only: counts and fingerprints of secrets were not compared")
     if not report["lost"]:
         click.echo("what a switch would lose is not known: the running database does not answer")
-    lost = {table: count for table, count in report["lost"].items() if count or count is None}
-    newer = ", ".join(f"{'too many' if n is None else n} {table}" for table, n in lost.items())
-    click.echo(f"a switch loses what is newer: {newer or 'nothing'}")
+    click.echo(f"a switch loses what is newer: {counted(report['lost'])}")
+
+
+def counted(lost: dict[str, int | None]) -> str:
+    """Rows of each table, in words."""
+    found = {table: count for table, count in lost.items() if count or count is None}
+    return ", ".join(f"{'too many' if n is None else n} {table}" for table, n in found.items()) or "nothing"
 
 
 @click.command()
@@ -213,4 +217,6 @@ def _end(told: dict[str, Any], verb: str, as_json: bool) -> None:
             f"to {told['target']['kind']} {told['target']['value']}: {done}" if done else "no restore is under way"
         )
     else:
+        if verb == "back":
+            click.echo(f"written since the switch, and given up: {counted(told['lost'])}")
         click.echo(NEXT[verb])

@@ -69,7 +69,10 @@ def test_once_the_application_was_stopped_the_copy_is_not_dropped(left: Left, to
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch, told: list[str]) -> None:
-    """The steps only say what they would do, and with which two directories."""
+    """The steps only say what they would do, and with which two directories; as many posts are newer as a moment has
+    seconds since 1970."""
+    monkeypatch.setattr(restore, "running", lambda: True)
+    monkeypatch.setattr(switching, "newer_rows", lambda when: {"statuses": int(when)})
 
     def named(copy: Copy, aside: Path, target: Target, empty: bool, back: bool) -> Iterator[tuple[str, Any]]:
         for name, work in real(copy, aside, target, empty, back):
@@ -84,14 +87,15 @@ def steps(monkeypatch: pytest.MonkeyPatch, told: list[str]) -> None:
 @pytest.mark.usefixtures("steps")
 def test_the_way_back_is_the_switch_the_other_way_round(left: Left, told: list[str], tmp_path: Path) -> None:
     """Each step is done again, also those that the switch had done; killed on the way, either verb goes on."""
-    before = str(tmp_path / "main.before")
-    restore.back(left(*SWITCHED, "check", "open", before=before), "")
+    (tmp_path / "main.before").rename(before := tmp_path / "main.before-20261121T172946Z")
+    told_of = restore.back(left(*SWITCHED, "check", "open", before=str(before)), "")
+    assert told_of["lost"] == {"statuses": 1795282186}
     assert told[:5] == [
-        "hold: main.before for main.given-up",
-        "stop-application: main.before for main.given-up",
-        "stop-database: main.before for main.given-up",
-        "branch: main.before for main.given-up",
-        "swap: main.before for main.given-up",
+        f"hold: {before.name} for main.given-up",
+        f"stop-application: {before.name} for main.given-up",
+        f"stop-database: {before.name} for main.given-up",
+        f"branch: {before.name} for main.given-up",
+        f"swap: {before.name} for main.given-up",
     ]
     assert [each.partition(":")[0] for each in told[5:]] == [
         *("start-database", "check", "migrate", "lock", "redis", "application", "feeds", "backup")

@@ -25,6 +25,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,7 @@ else:
     from state import State
 
 VERBS = ["list", "beside", "look", "switch", "back", "open", "sign-off", "drop", "state"]
+STAMP = "%Y%m%dT%H%M%SZ"
 COPY = Copy(
     data=Path("/var/lib/postgresql/17/main.beside"),
     run=Path("/run/mfg-beside"),
@@ -168,14 +170,20 @@ def back(state: State, as_of: str) -> dict[str, Any]:
             raise Refused("This host was empty before the restore: there is no database to go back to.")
         if not Path(state.kept["before"]).exists():
             raise Refused(f"{state.kept['before']} is not there any more, so nothing leads back. Nothing was changed.")
-        state.kept |= {"back": aside("given-up"), "switched": done, "done": {}}
+        lost = switching.newer_rows(named_at(state.kept["before"])) if running() else {}
+        state.kept |= {"back": aside("given-up"), "switched": done, "done": {}, "lost": lost}
         state.save()
     return go_on(state, as_of)
 
 
 def aside(word: str) -> str:
     """A name, used once, for the database that leaves its place."""
-    return f"{switching.MAIN}.{word}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    return f"{switching.MAIN}.{word}-{time.strftime(STAMP, time.gmtime())}"
+
+
+def named_at(name: str) -> float:
+    """When a name was given, in seconds since 1970."""
+    return datetime.strptime(name.rpartition("-")[2], STAMP).replace(tzinfo=UTC).timestamp()
 
 
 def go_on(state: State, as_of: str) -> dict[str, Any]:
