@@ -115,6 +115,7 @@ def test_the_second_repository_is_asked_alone(monkeypatch: pytest.MonkeyPatch) -
     [
         ("", Target("latest", repository=2), "knows no second repository"),
         ("posix", Target("latest", as_of="2026-11-20 22:00:00+00", repository=2), "keeps no earlier versions"),
+        ("s3", Target("name", "risky", repository=2), "in the first repository only"),
     ],
 )
 def test_what_the_second_repository_cannot_do_is_a_sentence(
@@ -123,13 +124,6 @@ def test_what_the_second_repository_cannot_do_is_a_sentence(
     asked = second(monkeypatch, kind)
     with pytest.raises(Refused, match=says):
         catalogue.repository(target)
-    assert asked == []
-
-
-def test_a_name_needs_the_first_repository(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = second(monkeypatch, "s3")
-    with pytest.raises(Refused, match="in the first repository only"):
-        catalogue.choose(Target("name", "risky", repository=2), FOUND, NOW)
     assert asked == []
 
 

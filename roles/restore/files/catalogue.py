@@ -17,6 +17,7 @@ from typing import Any
 CONF = "/etc/pgbackrest.conf"
 ANSWER_WITHIN = 60  # seconds
 POINTS = "restore-points"
+BESIDE = "--repo1-path=/"
 FIRST = 1  # of the two repositories, the one that has manifests and restore points beside the backups
 # A restore that goes on after the program that asked for it was killed would be in the way of the next one.
 ENDS_WITH_US = ("--init-groups", "--reset-env", "--pdeathsig=KILL")
@@ -116,6 +117,11 @@ def check_second(target: Target) -> None:
             "--repository: found 2, and this host knows no second repository. Set backups.second in instance.yaml and "
             "deploy, or restore from the first one. Nothing was changed."
         )
+    if target.repository != FIRST and target.kind == "name":
+        raise Refused(
+            f"--to: found the name '{target.value}'; names of restore points lie in the first repository only. Allowed "
+            "with --repository 2: a time with zone, or latest. Nothing was changed."
+        )
     if kind == "posix" and target.as_of:
         raise Refused(
             "--as-of: the second repository is a directory, which keeps no earlier versions. Allowed: --repository 2 "
@@ -149,16 +155,15 @@ def repository(target: Target, user: str = "postgres") -> dict[str, Any]:
 
 
 def listing(target: Target, place: str, *options: str, user: str = "postgres") -> dict[str, Any]:
-    """What lies at a place of the repository, by name."""
+    """What lies at a place of the repository, by name. Beside pgBackRest's own files the second one has none."""
+    if target.repository != FIRST and BESIDE in options:
+        return {}
     told: dict[str, Any] = json.loads(ask(target, *options, "--output=json", "repo-ls", place, user=user) or "{}")
     return told
 
 
 def points(target: Target) -> list[dict[str, Any]]:
-    """Restore points by name, oldest first: name, time (UTC), lsn, wal. Their files lie beside pgBackRest's; none in
-    the second repository."""
-    if target.repository != FIRST:
-        return []
+    """Restore points by name, oldest first: name, time (UTC), lsn, wal. Their files lie beside pgBackRest's."""
     listed = listing(target, POINTS, "--repo1-path=/")
     names = sorted(name for name, told in listed.items() if told.get("type") == "file")
     texts = [ask(target, "--repo1-path=/", "--raw", "repo-get", f"{POINTS}/{name}") for name in names]
@@ -237,11 +242,6 @@ def choose(target: Target, found: dict[str, Any], now: float | None, user: str =
 
 def point_of(target: Target) -> dict[str, Any]:
     """The restore point of this name; the newest, if a name was used twice."""
-    if target.repository != FIRST:
-        raise Refused(
-            f"--to: found the name '{target.value}'; names of restore points lie in the first repository only. Allowed "
-            "with --repository 2: a time with zone, or latest. Nothing was changed."
-        )
     listed = points(target)
     named = [each for each in listed if each["name"] == target.value]
     if not named:

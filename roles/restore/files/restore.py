@@ -77,8 +77,7 @@ def listing(as_of: str, number: int) -> dict[str, Any]:
         for each in found["backup"]
     ]
     reach = {"oldest": catalogue.iso(oldest), "newest": catalogue.iso(newest)}
-    told = {"stanza": found["name"], "repository": number, "backups": backups, "window": reach}
-    return told | {"points": catalogue.points(target)}
+    return {"stanza": found["name"], "backups": backups, "points": catalogue.points(target), "window": reach}
 
 
 def beside(state: State, target: Target) -> dict[str, Any]:
@@ -261,7 +260,7 @@ def main(words: list[str]) -> dict[str, Any]:
     asked = parser.parse_args(words)
     state = State()
     if asked.verb == "list":
-        return listing(asked.as_of, asked.repository)
+        return listing(asked.as_of, asked.repository) | {"repository": asked.repository}
     if asked.verb == "state":
         return summary(state)
     if asked.verb == "beside":

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
-    from roles.restore.files.catalogue import FIRST, Target, as_user, ask, configured, first_line, listing, parsed
+    from roles.restore.files.catalogue import Target, as_user, ask, configured, first_line, listing, parsed
     from roles.restore.files.recovery import PORT, Copy, sql
 else:  # on the host the programs lie side by side
-    from catalogue import FIRST, Target, as_user, ask, configured, first_line, listing, parsed
+    from catalogue import Target, as_user, ask, configured, first_line, listing, parsed
     from recovery import PORT, Copy, sql
 
 DATABASE = "mastodon_production"
@@ -57,9 +57,7 @@ def content(copy: Copy) -> dict[str, Any]:
 
 
 def manifests(target: Target, user: str = "postgres") -> list[dict[str, Any]]:
-    """Manifests with a right seal, oldest first; others count as absent. None in the second repository."""
-    if target.repository != FIRST:
-        return []
+    """Manifests with a right seal, oldest first; others count as absent."""
     listed = listing(target, "manifests", "--repo1-path=/", user=user)
     found = []
     for name in sorted(listed):

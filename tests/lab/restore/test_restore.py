@@ -24,8 +24,8 @@ STEPS = "fetch recover verify".split()
 SWITCH = (
     "hold stop-application stop-database swap start-database check migrate lock redis application feeds backup".split()
 )
-BACK = "hold stop-database branch swap start-database check".split()  # from there on it is the switch
 LONG = "start-database application feeds backup".split()
+BACK = "hold stop-database branch swap start-database check".split()  # from there on it is the switch
 
 
 @pytest.fixture(scope="module")
