@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
-from mastodon_gov.cli import main
 from mastodon_gov.errors import Refusal
 from mastodon_gov.fetch_configuration import as_it_lay
 from mastodon_gov.restore import moment, target
@@ -85,55 +82,6 @@ def test_what_is_newer_is_counted_from_the_moment_of_the_copy(monkeypatch: pytes
     assert catalogue.iso(catalogue.moment(Target("name", "risky"), None)) == "2026-11-21 17:29:46+00:00"
     assert catalogue.iso(catalogue.moment(Target("time", "2026-11-21 17:00:00+00"), None))[:19] == "2026-11-21 17:00:00"
     assert catalogue.moment(Target("latest"), "2026-11-21 18:04:01.918287+00") == 1795284241.918287
-
-
-def second(monkeypatch: pytest.MonkeyPatch, kind: str) -> list[tuple[str, ...]]:
-    """A host with a second repository of this kind; returns the commands that are sent to pgBackRest."""
-    asked: list[tuple[str, ...]] = []
-
-    def answer(_: str, *words: str, **__: object) -> CompletedProcess[str]:
-        asked.append(words)
-        return CompletedProcess(words, 0, '[{"repo":[{"status":{"code":0}}],"status":{"code":4}}]', "")
-
-    conf = {"repo1-s3-endpoint": "s3.example"} | ({"repo2-type": kind} if kind else {})
-    monkeypatch.setattr(catalogue, "configured", lambda: ("gov", conf))
-    monkeypatch.setattr(catalogue, "as_user", answer)
-    return asked
-
-
-def test_the_second_repository_is_asked_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Manifests and points lie in the first one, which may be away: they are not looked for."""
-    asked = second(monkeypatch, "posix")
-    target = Target("latest", repository=2)
-    catalogue.repository(target)
-    assert (catalogue.points(target), verify.manifests(target)) == ([], [])
-    assert [("--repo=2" in words, "--repo=1" in words) for words in asked] == [(True, False)]
-
-
-@pytest.mark.parametrize(
-    ("kind", "target", "says"),
-    [
-        ("", Target("latest", repository=2), "knows no second repository"),
-        ("posix", Target("latest", as_of="2026-11-20 22:00:00+00", repository=2), "keeps no earlier versions"),
-        ("s3", Target("name", "risky", repository=2), "in the first repository only"),
-    ],
-)
-def test_what_the_second_repository_cannot_do_is_a_sentence(
-    kind: str, target: Target, says: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = second(monkeypatch, kind)
-    with pytest.raises(Refused, match=says):
-        catalogue.repository(target)
-    assert asked == []
-
-
-@pytest.mark.parametrize(
-    "words",
-    [["--switch"], ["--back"], ["--open"], ["--state"], ["--onto-empty", "--to", "latest"], ["--media-to", "x"]],
-)
-def test_a_repository_is_chosen_where_one_is_read(words: list[str]) -> None:
-    done = CliRunner().invoke(main, ["restore", *words, "--repository", "2"])
-    assert (done.exit_code, "--repository goes with --list and --to" in done.output) == (2, True)
 
 
 def test_another_postgresql_is_refused() -> None:
