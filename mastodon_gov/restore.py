@@ -60,6 +60,10 @@ def show_list(told: dict[str, Any]) -> None:
         click.echo(
             f"backup  {each['stop']}  {each['type']:<5} {each['bytes'] / 2**20:8.0f} MiB  {each['label']}{damaged}"
         )
+    if told["repository"] != 1:
+        click.echo(
+            "Names of restore points lie in the first repository only: from this one, restore to a time or latest."
+        )
     for each in told["points"]:
         click.echo(f"point   {each['time'][:19].replace('T', ' ')}+00:00  {each['name']}")
 
@@ -70,21 +74,29 @@ def show_copy(told: dict[str, Any]) -> None:
     click.echo(f"verified copy of backup {told['label']}; last change {told['done']['recover']['result'] or 'unknown'}")
     click.echo("it holds " + ", ".join(f"{count} {table}" for table, count in report["counts"].items()))
     click.echo(f"a secret of it was {report['secret']}; manifest {report['manifest'] or 'none'}")
+    if told["target"].get("repository", 1) != 1:
+        click.echo("manifests lie in the first repository only: counts and fingerprints of secrets were not compared")
     if not report["lost"]:
         click.echo("what a switch would lose is not known: the running database does not answer")
-    lost = {table: count for table, count in report["lost"].items() if count or count is None}
-    newer = ", ".join(f"{'too many' if n is None else n} {table}" for table, n in lost.items())
-    click.echo(f"a switch loses what is newer: {newer or 'nothing'}")
+    click.echo(f"a switch loses what is newer: {counted(report['lost'])}")
+
+
+def counted(lost: dict[str, int | None]) -> str:
+    """Rows of each table, in words."""
+    found = {table: count for table, count in lost.items() if count or count is None}
+    return ", ".join(f"{'too many' if n is None else n} {table}" for table, n in found.items()) or "nothing"
 
 
 @click.command()
 @click.option("--list", "listing", is_flag=True, help="Show backups, restore points and the window. Changes nothing.")
 @click.option("--to", "to", help="A time with zone, the name of a restore point, or latest: restore it beside, verify.")
 @click.option("--as-of", help="The backups as they lay in the bucket at this time: after somebody destroyed them.")
+@click.option("--repository", type=click.IntRange(1, 2), help="With --list or --to: 2 is the second one.")
 @click.option("--beside-only", is_flag=True, help="Leave the copy open for reading, and print how to open it.")
 @click.option("--switch", is_flag=True, help="Put the verified copy in the place of the database.")
+@click.option("--back", is_flag=True, help="Undo the switch: the database that was kept takes its place again.")
 @click.option("--open", "opening", is_flag=True, help="Let visitors, mail and federation through again.")
-@click.option("--sign-off", is_flag=True, help="Remove the old database. Nothing leads back after that.")
+@click.option("--sign-off", is_flag=True, help="Remove the database that was put aside. Nothing leads back after that.")
 @click.option("--drop-beside", is_flag=True, help="Remove the copy.")
 @click.option("--onto-empty", is_flag=True, help="With --to: onto a host that holds nothing yet, all of it.")
 @click.option("--media-to", help="Put back pictures and videos that were deleted or overwritten after this time.")
@@ -96,8 +108,10 @@ def restore(  # noqa: PLR0913, PLR0917  each is an option of the command line
     listing: bool,
     to: str | None,
     as_of: str | None,
+    repository: int | None,
     beside_only: bool,
     switch: bool,
+    back: bool,
     opening: bool,
     sign_off: bool,
     drop_beside: bool,
@@ -109,19 +123,21 @@ def restore(  # noqa: PLR0913, PLR0917  each is an option of the command line
     """Bring the database back to a moment. docs/operator/restore.md is the page for the night it is needed.
 
     --to changes nothing but a directory beside the running database. --switch stops the application, keeps the old
-    database beside, and starts on the copy; only administrators reach it until --open. --sign-off removes the old one.
+    database beside, and starts on the copy; only administrators reach it until --open. Until --sign-off, which removes
+    the old one, --back undoes the switch.
     Run the same command again after an interruption: it goes on where it stopped.
     """
-    verbs = {"list": listing, "open": opening, "sign-off": sign_off, "drop": drop_beside, "state": state}
+    verbs = {"list": listing, "back": back, "open": opening, "sign-off": sign_off, "drop": drop_beside, "state": state}
     chosen = [verb for verb, given in verbs.items() if given]
     if (
         len(chosen) + bool(to or switch) + bool(media_to) != 1
         or (beside_only and (switch or not to))
         or (onto_empty and not to)
+        or (repository and (onto_empty or not (to or listing)))
     ):
         raise click.UsageError(
-            "Give one of --list, --to (with --switch or --beside-only), --switch, --open, --sign-off, "
-            "--drop-beside, --state."
+            "Give one of --list, --to (with --switch or --beside-only), --switch, --back, --open, --sign-off, "
+            "--drop-beside, --state. --repository goes with --list and --to, and not with --onto-empty."
         )
     if media_to:
         from mastodon_gov.storage.versions import put_back
@@ -131,8 +147,9 @@ def restore(  # noqa: PLR0913, PLR0917  each is an option of the command line
         return
     host = database_host(directory)
     then = ["--as-of", moment(as_of, "--as-of")] if as_of else []
+    place = ["--repository", str(repository)] if repository else []
     if chosen:
-        told = json.loads(host.follow([PROGRAM, chosen[0], *then]))
+        told = json.loads(host.follow([PROGRAM, chosen[0], *then, *place]))
         if chosen[0] not in ("list", "state"):
             journal(host, chosen[0])
         _end(told, chosen[0], as_json)
@@ -144,7 +161,7 @@ def restore(  # noqa: PLR0913, PLR0917  each is an option of the command line
     if to:
         asked = target(to)
         journal(host, f"beside, to {' '.join(asked)}")
-        told = json.loads(host.follow([PROGRAM, "beside", *asked, *then]))
+        told = json.loads(host.follow([PROGRAM, "beside", *asked, *then, *place]))
         if not as_json:
             show_copy(told)
     if beside_only:
@@ -177,9 +194,12 @@ def _wanted(as_json: bool) -> bool:
 
 NEXT = {
     "beside": "The running database was not touched. Next: `restore --switch`, or `restore --drop-beside`.",
-    "switch": "It serves administrators only; no mail and no federation leave it. Look at it, then `restore --open`.",
-    "open": "Open again. The old database is kept until `restore --sign-off`.",
-    "sign-off": "The old database was removed.",
+    "switch": "It serves administrators only; no mail and no federation leave it. Look at it, then `restore --open`; "
+    "if it is the wrong moment, `restore --back`.",
+    "back": "The database of before the switch is in its place again, for administrators only. Look at it, then "
+    "`restore --open`. The one that was given up is kept until `restore --sign-off`.",
+    "open": "Open again. The database that was put aside is kept until `restore --sign-off`.",
+    "sign-off": "The database that was put aside was removed.",
     "drop": "The copy was removed.",
 }
 
@@ -197,4 +217,6 @@ def _end(told: dict[str, Any], verb: str, as_json: bool) -> None:
             f"to {told['target']['kind']} {told['target']['value']}: {done}" if done else "no restore is under way"
         )
     else:
+        if verb == "back":
+            click.echo(f"written since the switch, and given up: {counted(told['lost'])}")
         click.echo(NEXT[verb])

@@ -156,7 +156,7 @@ def test_a_held_instance_still_resolves_the_name_of_its_pictures() -> None:
     assert held.elements("names", set()) == ""
 
 
-def test_without_an_address_nothing_is_held_or_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_address_nothing_is_held_or_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*_: object, **__: object) -> None:
         raise OSError("Temporary failure in name resolution")
 
@@ -164,6 +164,14 @@ def test_without_an_address_nothing_is_held_or_stopped(monkeypatch: pytest.Monke
     monkeypatch.setattr("socket.getaddrinfo", away)
     with pytest.raises(Refused, match="Nothing was stopped"):
         held.hold()
+    loaded = []
+    for name in ("HELD_RULES", "HELD_TEMPLATE", "HELD_PAGE", "RESOLVERS", "RESTORED"):
+        (tmp_path / name).write_text("")
+        monkeypatch.setattr(held, name, tmp_path / name)
+    monkeypatch.setattr(held, "run", lambda *words: loaded.append(words))
+    monkeypatch.setattr(held, "reload_proxy", lambda: None)
+    held.hold(needed=False)  # the second repository was restored from, because the first is no more
+    assert loaded == [("nft", "-f", str(tmp_path / "HELD_RULES"))]
 
 
 @pytest.mark.parametrize(("heartbeat", "left", "missing"), [(101.0, 36, False), (99.0, 36, True), (101.0, 1, True)])

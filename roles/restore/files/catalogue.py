@@ -17,6 +17,8 @@ from typing import Any
 CONF = "/etc/pgbackrest.conf"
 ANSWER_WITHIN = 60  # seconds
 POINTS = "restore-points"
+BESIDE = "--repo1-path=/"
+FIRST = 1  # of the two repositories, the one that has manifests and restore points beside the backups
 # A restore that goes on after the program that asked for it was killed would be in the way of the next one.
 ENDS_WITH_US = ("--init-groups", "--reset-env", "--pdeathsig=KILL")
 
@@ -27,11 +29,13 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """Where recovery stops: `kind` is time, name or latest. `as_of`: the repository as it was at this time (UTC)."""
+    """Where recovery stops: `kind` is time, name or latest. `as_of`: the repository as it was at this time (UTC).
+    `repository`: the number of the one that is read."""
 
     kind: str
     value: str = ""
     as_of: str = ""
+    repository: int = FIRST
 
     @property
     def words(self) -> str:
@@ -76,7 +80,7 @@ def as_user(user: str, *words: str, given: str = "", timeout: float | None = ANS
 def pgbackrest(target: Target, *words: str) -> list[str]:
     """Command line for the repository, or for the repository as it was at `as_of`."""
     then = [f"--repo-target-time={target.as_of}"] if target.as_of else []
-    return ["pgbackrest", f"--stanza={configured()[0]}", "--repo=1", *then, *words]
+    return ["pgbackrest", f"--stanza={configured()[0]}", f"--repo={target.repository}", *then, *words]
 
 
 def ask(target: Target, *words: str, user: str = "postgres") -> str:
@@ -97,11 +101,32 @@ def first_line(text: str) -> str:
 
 def _info(target: Target, user: str) -> dict[str, Any]:
     """What `info` says of the repository; `status` is that of the repository alone."""
+    check_second(target)
     try:
         found: dict[str, Any] = json.loads(ask(target, "--output=json", "info", user=user), strict=False)[0]
     except (ValueError, IndexError):
         raise Refused("pgBackRest's answer cannot be read; see `pgbackrest info` on the host.") from None
     return found | {"status": found["repo"][0]["status"] if found.get("repo") else found["status"]}
+
+
+def check_second(target: Target) -> None:
+    """Refused where there is no second repository, or one that cannot do what is asked of it."""
+    kind = target.repository == FIRST or configured()[1].get(f"repo{target.repository}-type")
+    if not kind:
+        raise Refused(
+            "--repository: found 2, and this host knows no second repository. Set backups.second in instance.yaml and "
+            "deploy, or restore from the first one. Nothing was changed."
+        )
+    if target.repository != FIRST and target.kind == "name":
+        raise Refused(
+            f"--to: found the name '{target.value}'; names of restore points lie in the first repository only. Allowed "
+            "with --repository 2: a time with zone, or latest. Nothing was changed."
+        )
+    if kind == "posix" and target.as_of:
+        raise Refused(
+            "--as-of: the second repository is a directory, which keeps no earlier versions. Allowed: --repository 2 "
+            "without --as-of. Nothing was changed."
+        )
 
 
 def status(target: Target, user: str = "postgres") -> tuple[int, str]:
@@ -130,7 +155,9 @@ def repository(target: Target, user: str = "postgres") -> dict[str, Any]:
 
 
 def listing(target: Target, place: str, *options: str, user: str = "postgres") -> dict[str, Any]:
-    """What lies at a place of the repository, by name."""
+    """What lies at a place of the repository, by name. Beside pgBackRest's own files the second one has none."""
+    if target.repository != FIRST and BESIDE in options:
+        return {}
     told: dict[str, Any] = json.loads(ask(target, *options, "--output=json", "repo-ls", place, user=user) or "{}")
     return told
 

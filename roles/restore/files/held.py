@@ -21,18 +21,22 @@ RESOLVERS = Path("/etc/resolv.conf")
 RESTORED = Path("/var/lib/mastodon-gov/restored")
 
 
-def hold() -> None:
+def hold(needed: bool = True) -> None:
     """Nobody but the administrators reaches the application, and it reaches nobody: no mail, no federation. Both files
-    outlive a reboot and a deploy; `open` removes them."""
+    outlive a reboot and a deploy; `open` removes them. `needed`: whether it cannot be done without the store of the
+    first repository, where the pictures lie too. The rules are those of the application: no repository is behind them.
+    """
     conf = configured()[1]
     host = conf["repo1-s3-endpoint"]
     try:
         storage = {str(each[4][0]) for each in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
     except OSError as error:
-        raise Refused(
-            f"{host}, where pictures and backups lie, has no address: {error}. Nothing was stopped. When the resolvers "
-            "of this host answer, run the same command again."
-        ) from None
+        if needed:
+            raise Refused(
+                f"{host}, where pictures and backups lie, has no address: {error}. Nothing was stopped. When the "
+                "resolvers of this host answer, run the same command again."
+            ) from None
+        storage = set()
     names = set(re.findall(r"^nameserver ([0-9a-fA-F.:]+)\s*$", RESOLVERS.read_text(), re.M))
     text = HELD_TEMPLATE.read_text() + elements("storage", storage) + elements("names", names)
     HELD_RULES.parent.mkdir(exist_ok=True)

@@ -5,11 +5,13 @@
     restore.py beside KIND [VALUE] [--as-of TIME]     KIND is time, name or latest; restores and verifies
     restore.py look                                   start the verified copy, for reading only
     restore.py switch [--as-of TIME]                  put the verified copy in the place of the database
+    restore.py back [--as-of TIME]                    put the kept database in the place of the restored one again
     restore.py open                                   let visitors, mail and federation through again
-    restore.py sign-off | drop                        remove the old database | the copy
+    restore.py sign-off | drop                        remove the database that was put aside | the copy
     restore.py state                                  what was done so far (JSON)
 
-Each step is written down when it is done, so the same command goes on where a killed one stopped. Exit 1: a sentence.
+`--repository 2`, with list and beside: the second repository. Each step is written down when it is done, so the same
+command goes on where a killed one stopped. Exit 1: a sentence.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING or __package__:
     from roles.restore.files import catalogue, held, recovery, switching, verify
     from roles.restore.files.catalogue import Refused, Target
     from roles.restore.files.recovery import Copy
+    from roles.restore.files.state import State
 else:
     import catalogue
     import held
@@ -39,8 +42,10 @@ else:
     import verify
     from catalogue import Refused, Target
     from recovery import Copy
+    from state import State
 
-STATE = Path("/var/lib/mastodon-gov/restore.json")
+VERBS = ["list", "beside", "look", "switch", "back", "open", "sign-off", "drop", "state"]
+STAMP = "%Y%m%dT%H%M%SZ"
 COPY = Copy(
     data=Path("/var/lib/postgresql/17/main.beside"),
     run=Path("/run/mfg-beside"),
@@ -50,49 +55,15 @@ COPY = Copy(
 )
 
 
-class State:
-    """What was asked and what was done; replaced in one step, so a kill leaves the old or the new."""
-
-    def __init__(self) -> None:
-        """Read what is there."""
-        self.kept: dict[str, Any] = json.loads(STATE.read_text()) if STATE.exists() else {}
-
-    def save(self) -> None:
-        """Write it down for good."""
-        draft = STATE.with_suffix(".new")
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(self.kept, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, STATE)
-
-    def step(self, name: str, work: Callable[[], Any]) -> Any:
-        """Do a step unless it was done; keeps its seconds and its result."""
-        done = self.kept["done"]
-        if name not in done:
-            print(f"... {name}", file=sys.stderr, flush=True)
-            began = time.monotonic()
-            result = work()
-            done[name] = {"seconds": round(time.monotonic() - began, 2), "result": result}
-            self.save()
-            print(f"{done[name]['seconds']:7.1f} s  {name}", file=sys.stderr, flush=True)
-        return done[name]["result"]
-
-    @property
-    def target(self) -> Target:
-        """What the restore under way is to reach."""
-        return Target(**self.kept["target"])
-
-
 def running() -> bool:
     """Whether the database of this host answers."""
     asked = ["runuser", "-u", "postgres", "--", "psql", "-XqtAc", "select 1"]
     return subprocess.run(asked, capture_output=True, cwd="/", check=False).stdout == b"1\n"
 
 
-def listing(as_of: str) -> dict[str, Any]:
-    """Backups, restore points and the window, times in UTC."""
-    target = Target("latest", as_of=as_of)
+def listing(as_of: str, number: int) -> dict[str, Any]:
+    """Backups, restore points and the window, times in UTC. `number`: the repository."""
+    target = Target("latest", as_of=as_of, repository=number)
     found = catalogue.repository(target)
     oldest, newest = catalogue.window(target, found, time.time() if running() and not as_of else None)
     backups = [
@@ -112,10 +83,10 @@ def listing(as_of: str) -> dict[str, Any]:
 def beside(state: State, target: Target) -> dict[str, Any]:
     """Restore the copy and verify it. Everything that can be refused is refused before the first file is written."""
     asked = vars(target)
-    if state.kept and (state.kept["target"] != asked or "swap" in state.kept["done"]):
+    if state.kept and (state.target != target or "back" in state.kept or "swap" in state.kept["done"]):
         raise Refused(
-            f"A restore to {state.target.words} is under way. Finish it (`restore --switch`, then `--sign-off`), or "
-            "remove the copy (`restore --drop-beside`)."
+            f"A restore to {state.target.words} is under way. Finish it (`restore --switch`, then `--sign-off`), undo "
+            "its switch (`restore --back`), or remove the copy (`restore --drop-beside`)."
         )
     alive = running()
     if target.kind == "time" and catalogue.seconds(target.value) > time.time():
@@ -170,45 +141,100 @@ def verified(target: Target, bin_: Path, last: str | None) -> dict[str, Any]:
 
 def summary(state: State) -> dict[str, Any]:
     """What a person needs to decide."""
-    return {"state": STATE.exists(), **state.kept}
+    return {"state": bool(state.kept), **state.kept}
 
 
 def switch(state: State, as_of: str) -> dict[str, Any]:
     """The verified copy becomes the database; see switching.py for the steps. `as_of`: when the repository was good, if
-    it was destroyed since."""
+    it was destroyed since. A way back that was begun is gone on with."""
+    if "back" in state.kept:
+        return go_on(state, as_of)
     if "verify" not in state.kept.get("done", {}) or state.kept["done"]["verify"]["result"]["problems"]:
         raise Refused("There is no verified copy to switch to. Run `mastodon-gov restore --to TIME` first.")
-    state.kept.setdefault("before", f"{switching.MAIN}.before-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+    state.kept.setdefault("before", aside("before"))
     state.save()
-    target = replace(state.target, as_of=as_of or state.target.as_of)
+    return go_on(state, as_of)
+
+
+def back(state: State, as_of: str) -> dict[str, Any]:
+    """The kept database takes its place again, by the steps of the switch; the restored one is put aside."""
+    if "back" not in state.kept:
+        done = state.kept.get("done", {})
+        if "swap" not in done:
+            raise Refused(
+                "Nothing was switched that could be taken back. A copy beside is removed with `restore --drop-beside`; "
+                "a switch that was interrupted is finished with `restore --switch` first."
+            )
+        if switching.EMPTY in done or not switching.CURRENT.exists():
+            raise Refused("This host was empty before the restore: there is no database to go back to.")
+        if not Path(state.kept["before"]).exists():
+            raise Refused(f"{state.kept['before']} is not there any more, so nothing leads back. Nothing was changed.")
+        lost = switching.newer_rows(named_at(state.kept["before"])) if running() else {}
+        state.kept |= {"back": aside("given-up"), "switched": done, "done": {}, "lost": lost}
+        state.save()
+    return go_on(state, as_of)
+
+
+def aside(word: str) -> str:
+    """A name, used once, for the database that leaves its place."""
+    return f"{switching.MAIN}.{word}-{time.strftime(STAMP, time.gmtime())}"
+
+
+def named_at(name: str) -> float:
+    """When a name was given, in seconds since 1970."""
+    return datetime.strptime(name.rpartition("-")[2], STAMP).replace(tzinfo=UTC).timestamp()
+
+
+def go_on(state: State, as_of: str) -> dict[str, Any]:
+    """The steps of the switch, or of the way back, that are not done yet."""
+    known = state.target
+    # From here on the first repository must be good; when the second one was, says nothing of it.
+    target = replace(known, as_of=as_of or (known.as_of if known.repository == catalogue.FIRST else ""))
+    given_up, before = state.kept.get("back"), Path(state.kept["before"])
+    copy, out = (replace(COPY, data=before), Path(given_up)) if given_up else (COPY, before)
     empty = switching.EMPTY in state.kept["done"]
-    for name, work in switching.steps(COPY, Path(state.kept["before"]), target, empty):
+    for name, work in switching.steps(copy, out, target, empty, bool(given_up)):
         state.step(name, work)
     return summary(state)
 
 
 def sign_off(state: State) -> dict[str, Any]:
-    """Remove the old database; only after everything else was done."""
-    if "open" not in state.kept.get("done", {}):
+    """Remove the database that was put aside; only after everything else was done. Where that is none, because the host
+    was empty, also while the instance is held: a wrong moment is followed by another restore, not by `open`."""
+    done = state.kept.get("done", {})
+    if "open" not in done and not (switching.EMPTY in done and "backup" in done):
         raise Refused("The restore is not finished: `restore --switch`, look, `restore --open`, then `--sign-off`.")
     before = Path(state.kept["before"])
-    shutil.rmtree(before, ignore_errors=False) if before.exists() else None
+    gone = Path(state.kept.get("back", before))
+    shutil.rmtree(gone, ignore_errors=False) if gone.exists() else None
     told = summary(state)
-    kept = STATE.parent / "restores"
-    kept.mkdir(mode=0o700, exist_ok=True)
-    os.replace(STATE, kept / f"{before.name}.json")
+    state.file_away(before.name)
     return told | {"state": False}
+
+
+def open_(state: State) -> dict[str, Any]:
+    """Let visitors, mail and federation through again; once the switch is finished, or where none is under way."""
+    if not state.kept:
+        held.let_through()
+        return summary(state)
+    if "backup" not in state.kept["done"]:
+        raise Refused("The switch is not finished: run `mastodon-gov restore --switch` again; it goes on.")
+    state.step("open", held.let_through)
+    return summary(state)
 
 
 def drop(state: State) -> dict[str, Any]:
     """Remove the copy; refused once it is the database."""
-    if "stop-application" in state.kept.get("done", {}):
+    if "back" in state.kept or "stop-application" in state.kept.get("done", {}):
         raise Refused("The switch has begun, so the copy is no longer only a copy. Finish it: `restore --switch`.")
     recovery.stop(COPY)
+    if "before" in state.kept:  # a switch was begun and stopped nothing for good: it may hold, and services may be down
+        held.let_through()
+        switching.start_application() if switching.CURRENT.exists() else None
     for place in (COPY.data, COPY.run):
         shutil.rmtree(place, ignore_errors=True)
     COPY.log.unlink(missing_ok=True)
-    STATE.unlink(missing_ok=True)
+    state.remove()
     return {"dropped": state.kept.get("target")}
 
 
@@ -226,25 +252,23 @@ def look(state: State) -> dict[str, Any]:
 def main(words: list[str]) -> dict[str, Any]:
     """Run one command under the lock that every one of them takes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("verb", choices=["list", "beside", "look", "switch", "open", "sign-off", "drop", "state"])
+    parser.add_argument("verb", choices=VERBS)
     parser.add_argument("kind", nargs="?", choices=["time", "name", "latest"], default="latest")
     parser.add_argument("value", nargs="?", default="")
     parser.add_argument("--as-of", default="")
+    parser.add_argument("--repository", type=int, choices=[1, 2], default=1)
     asked = parser.parse_args(words)
     state = State()
     if asked.verb == "list":
-        return listing(asked.as_of)
+        return listing(asked.as_of, asked.repository) | {"repository": asked.repository}
     if asked.verb == "state":
         return summary(state)
     if asked.verb == "beside":
-        return beside(state, Target(asked.kind, asked.value, asked.as_of))
+        return beside(state, Target(asked.kind, asked.value, asked.as_of, asked.repository))
     if asked.verb == "open":
-        if "backup" not in state.kept.get("done", {}):
-            raise Refused("The switch is not finished: run `mastodon-gov restore --switch` again; it goes on.")
-        state.step("open", held.let_through)
-        return summary(state)
-    if asked.verb == "switch":
-        return switch(state, asked.as_of)
+        return open_(state)
+    if asked.verb in {"switch", "back"}:
+        return {"switch": switch, "back": back}[asked.verb](state, asked.as_of)
     return {"look": look, "sign-off": sign_off, "drop": drop}[asked.verb](state)
 
 

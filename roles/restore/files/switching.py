@@ -8,21 +8,23 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
-    from roles.restore.files.catalogue import Refused, Target, as_user, first_line, iso, run
+    from roles.restore.files.catalogue import FIRST, Refused, Target, as_user, first_line, iso, run
     from roles.restore.files.held import hold
-    from roles.restore.files.recovery import Copy, stop
+    from roles.restore.files.recovery import Copy, recover, start, stop
     from roles.restore.files.ruins import check_archive
 else:
-    from catalogue import Refused, Target, as_user, first_line, iso, run
+    from catalogue import FIRST, Refused, Target, as_user, first_line, iso, run
     from held import hold
-    from recovery import Copy, stop
+    from recovery import Copy, recover, start, stop
     from ruins import check_archive
 
 MAIN = Path("/var/lib/postgresql/17/main")
+PROGRAMS = Path("/usr/lib/postgresql") / MAIN.parent.name / "bin"
 UNIT = "postgresql@17-main.service"
 LIB = "/usr/local/lib/mastodon-gov"
 CURRENT = Path("/opt/mastodon/current")
@@ -80,15 +82,20 @@ def newer_rows(when: float) -> dict[str, int | None]:
     return found
 
 
-def steps(copy: Copy, before: Path, target: Target, empty: bool) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Name and work of each step, in order. `empty`: the host held no instance, and a deploy filled it meanwhile."""
-    yield "hold", hold
+def steps(
+    copy: Copy, before: Path, target: Target, empty: bool, back: bool = False
+) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Name and work of each step, in order. `empty`: the host held no instance, and a deploy filled it meanwhile.
+    `back`: the copy is the database that an earlier switch put aside."""
+    yield "hold", lambda: hold(needed=target.repository == FIRST)
     yield "stop-application", stop_application
     yield "stop-database", lambda: stop_database(copy)
+    if back:
+        yield "branch", lambda: branch(copy)
     yield "swap", lambda: swap(copy, before)
     yield "start-database", start_database
     # Before anybody writes: what is acknowledged from here on must leave this host.
-    yield "check", lambda: check_archive(target)
+    yield "check", lambda: check_archive(replace(target, repository=FIRST))
     if not CURRENT.exists():
         yield EMPTY, lambda: None
         return
@@ -113,17 +120,43 @@ def stop_database(copy: Copy) -> None:
     run("systemctl", "stop", UNIT)
 
 
+def branch(copy: Copy) -> None:
+    """Let the old database begin a timeline of its own where it was stopped. The repository has the history of the one
+    that is given up now, and PostgreSQL follows the newest: on its old number nothing that comes could be restored."""
+    stop(copy)  # an interrupted run left it running
+    wal = copy.data / "pg_wal"
+    # Timelines whose numbers are taken, also where their histories did not reach the repository yet.
+    for path in (MAIN / "pg_wal").glob("*.history"):
+        if not (wal / path.name).exists():
+            shutil.copyfile(path, wal / path.name)
+            shutil.chown(wal / path.name, "postgres", "postgres")
+    # What was stopped is complete: the repository is not asked.
+    write_settings(copy.data, "restore_command = 'false'", "recovery_target_timeline = 'current'")
+    (copy.data / "recovery.signal").touch(mode=0o600)
+    shutil.chown(copy.data / "recovery.signal", "postgres", "postgres")
+    start(copy, PROGRAMS, read_only=True)
+    recover(copy, Target("latest"))
+    stop(copy)
+    # None may be missing in the repository: PostgreSQL looks for the newest one number after the other.
+    to_be_sent(wal, [path.name for path in wal.glob("*.history")])
+
+
+def write_settings(data: Path, *added: str) -> None:
+    """Rewrite the file of ALTER SYSTEM without what a recovery had put there: with it the new primary would not
+    archive. `added`: what the next recovery needs."""
+    lines = data / "postgresql.auto.conf"
+    if lines.exists():
+        only_then = ("archive_mode", "restore_command", "recovery_target")
+        kept = [line for line in lines.read_text().splitlines() if not line.strip().startswith(only_then)]
+        lines.write_text("\n".join([*kept, *added]) + "\n")
+        shutil.chown(lines, "postgres", "postgres")
+
+
 def swap(copy: Copy, before: Path) -> None:
     """Two renames; whichever a kill came after, the rest can still be told from what lies there."""
     if copy.data.exists():
         to_be_archived(copy.data)
-    lines = copy.data / "postgresql.auto.conf"
-    if lines.exists():
-        # What pgBackRest wrote for the recovery: with these the new primary would not archive.
-        only_then = ("archive_mode", "restore_command", "recovery_target")
-        kept = [line for line in lines.read_text().splitlines() if not line.strip().startswith(only_then)]
-        lines.write_text("\n".join(kept) + "\n")
-        shutil.chown(lines, "postgres", "postgres")
+    write_settings(copy.data)
     if copy.data.exists() and MAIN.exists() and not before.exists():
         MAIN.rename(before)
     if copy.data.exists():
@@ -134,12 +167,17 @@ def swap(copy: Copy, before: Path) -> None:
 def to_be_archived(data: Path) -> None:
     """Tell PostgreSQL to archive what the copy wrote while it did not archive: above all the history of its timeline.
     Without that no restore could follow from an older backup, and the next would take the timeline's number again."""
-    wal, programs = data / "pg_wal", f"/usr/lib/postgresql/{MAIN.parent.name}/bin"
-    told = run("env", "LC_ALL=C", f"{programs}/pg_controldata", str(data))
+    wal = data / "pg_wal"
+    told = run("env", "LC_ALL=C", f"{PROGRAMS}/pg_controldata", str(data))
     current = re.findall(r"^Latest checkpoint's REDO WAL file: +([0-9A-F]{24})$", told, re.M)[0]
     full = [each.name for each in wal.glob(f"{current[:8]}*") if re.fullmatch("[0-9A-F]{24}", each.name)]
     history = f"{current[:8]}.history"
-    for name in [name for name in full if name < current] + ([history] if (wal / history).exists() else []):
+    to_be_sent(wal, [name for name in full if name < current] + ([history] if (wal / history).exists() else []))
+
+
+def to_be_sent(wal: Path, names: list[str]) -> None:
+    """Mark files of the WAL as waiting for the archiver, where they carry no mark yet."""
+    for name in names:
         marks = [wal / "archive_status" / f"{name}.{end}" for end in ("ready", "done")]
         if not any(mark.exists() for mark in marks):
             marks[0].touch(mode=0o600)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 
 import pytest
 
 from mastodon_gov.storage.client import connect, reached
-from tests.lab.backups.place import known, said, set_secret, settled, status
+from tests.lab.backups.place import known, said, set_secret, settled, status, unreachable
 from tests.lab.deployed import Deployed, wait_for
 from tests.lab.edits import edited
 
@@ -61,13 +62,29 @@ def holds_all(instance: Deployed) -> None:
         instance.root(f"rm -rf {COPY} /tmp/s /tmp/l")
 
 
+def restores_without_the_first(instance: Deployed) -> None:
+    """A verified copy, with what was written after the backup, while the first repository gives no answer at all."""
+    before = int(instance.root("date +%s"))
+    holds_all(instance)
+    with unreachable(instance):
+        assert instance.cli("restore", "--list", check=False).returncode == 1
+        assert "in the first repository only" in instance.cli("restore", "--list", "--repository", "2").stdout
+        words = ["restore", "--to", "latest", "--repository", "2", "--json"]
+        told = json.loads(instance.cli(*words, timeout=1500).stdout)
+        instance.cli("restore", "--drop-beside")
+    assert told["label"] in instance.root(f"{SECOND} info")
+    report, last = told["done"]["verify"]["result"], told["done"]["recover"]["result"]
+    assert (report["problems"], report["manifest"]) == ([], None)
+    assert datetime.strptime(last[:19], "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC).timestamp() >= before
+
+
 def test_a_file_system_of_another_machine(instance: Deployed) -> None:
     """Mounted, gone, and back: its backup fails instead of filling the host's disk, and nothing is lost."""
     mount = f"mount -t tmpfs -o size=1g,mode=750,uid=postgres,gid=postgres tmpfs {PLACE}"
     instance.root(f"mkdir -p {PLACE} && {mount}")
     try:
         with with_second(instance, f"    directory: {PLACE}\n"):
-            holds_all(instance)
+            restores_without_the_first(instance)
             kept = instance.root(f"cd {PLACE} && tar c . | base64 -w0")
             instance.root(f"umount {PLACE}")
             done = instance.machine().exec(["systemctl", "start", "mfg-backup-second.service"], check=False)

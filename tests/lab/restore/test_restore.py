@@ -27,6 +27,7 @@ SWITCH = (
 )
 YEAR_2100 = 4102444800  # no job of then is due in a test
 LONG = "start-database application feeds backup".split()
+BACK = "hold stop-database branch swap start-database check".split()  # from there on it is the switch
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +202,7 @@ def test_a_ransom_ends_with_everything_back(
 def dies(doomed: Deployed, words: list[str], step: str) -> None:
     """Run a verb whose program ends itself when a step is done and not yet written down: the worst moment of each,
     also of those that are too quick to be hit from outside."""
-    program = f"{LIB}/restore.py"
+    program = f"{LIB}/state.py"
     line = f"            result = work(); name == {step!r} and os.kill(os.getpid(), 9)"
     doomed.root(f"cp -p {program} {program}.kept")
     try:
@@ -211,6 +212,50 @@ def dies(doomed: Deployed, words: list[str], step: str) -> None:
         doomed.root(f"mv {program}.kept {program}")
     assert (done.returncode, f"... {step}\n" in done.stderr) == (1, True), done.stderr
     assert step not in json.loads(doomed.cli("restore", "--state", "--json").stdout)["done"]
+
+
+def timelines(doomed: Deployed) -> list[int]:
+    """The timeline of each full backup, oldest first."""
+    told = json.loads(doomed.root("cd / && runuser -u postgres -- pgbackrest --repo=1 --output=json info"))
+    return [int(each["archive"]["stop"][:8], 16) for each in told[0]["backup"] if each["type"] == "full"]
+
+
+@pytest.mark.long
+def test_a_wrong_moment_is_taken_back(doomed: Deployed, known: Staff) -> None:
+    """Once it is open and written to, too; killed at the end of each step of its own. Then a restore to the newest
+    moment, which is taken back before it is open, and one to a moment between the two ways back."""
+    kept = post(doomed, known, "before the second")
+    doomed.root("systemctl start mfg-backup.service")
+    second = this_second(doomed)
+    lost = post(doomed, known, "after the second")
+    doomed.cli("restore", "--to", second, "--switch", timeout=1500)
+    doomed.cli("restore", "--open")
+    given_up = post(doomed, known, "on the wrong history")
+    assert (reads(doomed, kept), reads(doomed, lost), reads(doomed, given_up)) == (200, 404, 200)
+    for step in BACK:
+        dies(doomed, ["restore", "--back"], step)
+    doomed.cli("restore", "--back", timeout=1500)
+    held(doomed, lost)
+    doomed.cli("restore", "--open")
+    assert (reads(doomed, kept), reads(doomed, lost), reads(doomed, given_up)) == (200, 200, 404)
+    assert [name[:14] for name in doomed.root("ls /var/lib/postgresql/17").split()] == ["main", "main.given-up-"]
+    doomed.cli("restore", "--sign-off")
+    assert doomed.root("ls /var/lib/postgresql/17").split() == ["main"]
+    later = post(doomed, known, "after the way back")
+    between = this_second(doomed)
+    latest = post(doomed, known, "after that second")
+    doomed.cli("restore", "--to", "latest", "--switch", timeout=1500)
+    doomed.cli("restore", "--back", timeout=1500)
+    *older, newest = timelines(doomed)
+    assert newest > max(older)
+    doomed.cli("restore", "--open")
+    doomed.cli("restore", "--sign-off")
+    doomed.cli("restore", "--to", between, "--switch", timeout=1500)
+    doomed.cli("restore", "--open")
+    assert [reads(doomed, each) for each in (kept, lost, later, latest)] == [200, 200, 200, 404]
+    doomed.cli("restore", "--sign-off")
+    doomed.deploy()
+    assert doomed.deploy()["changes"] == []
 
 
 @pytest.mark.long
