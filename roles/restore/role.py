@@ -23,7 +23,17 @@ TIMER = "mfg-drill.timer"
 UNITS = [Unit("mfg-drill.service", run=False), Unit(TIMER, reads=(f"{SYSTEM}/{TIMER}",))]
 # A drill must not get out to any of these: somebody else's server, and this host's own services.
 PROBES = [("1.1.1.1", 443), ("127.0.0.1", 6379), ("127.0.0.1", 3000)]
-MODULES = ("catalogue.py", "egress.py", "held.py", "recovery.py", "ruins.py", "switching.py", "verify.py")
+MODULES = (
+    "catalogue.py",
+    "choice.py",
+    "egress.py",
+    "held.py",
+    "recovery.py",
+    "ruins.py",
+    "switching.py",
+    "unsent.py",
+    "verify.py",
+)
 
 
 class RestoreUnderWay(FactBase[dict[str, Any]]):

@@ -13,7 +13,7 @@ from mastodon_gov.fetch_configuration import as_it_lay
 from mastodon_gov.restore import moment, target
 from mastodon_gov.status import drill_problems
 from mastodon_gov.storage.versions import lost
-from roles.restore.files import catalogue, held, recovery, switching, verify
+from roles.restore.files import catalogue, choice, held, recovery, switching, verify
 from roles.restore.files.catalogue import Refused, Target
 from roles.restore.files.recovery import Copy
 
@@ -24,7 +24,7 @@ def backup(label: str, stop: float, size: int = 1 << 20) -> dict[str, Any]:
     """As `pgbackrest info` shows one."""
     place = {"archive": {"stop": "000000010000000000000009"}, "lsn": {"stop": "0/9000100"}}
     told = {"label": label, "timestamp": {"start": stop - 5, "stop": stop}, "info": {"size": size}, "error": False}
-    return told | place
+    return told | place | {"type": "full"}
 
 
 FOUND = {"backup": [backup("one", NOW - 7200), backup("two", NOW - 3600)], "archive": [], "db": [{"version": "17"}]}
@@ -43,13 +43,13 @@ def test_the_newest_backup_that_ended_before_the_target_is_taken() -> None:
     def at(seconds: float) -> Target:
         return Target("time", catalogue.iso(NOW - seconds))
 
-    assert catalogue.choose(at(3601), FOUND, NOW)["label"] == "one"
-    assert catalogue.choose(at(3599), FOUND, NOW)["label"] == "two"
-    assert catalogue.choose(Target("latest"), FOUND, NOW)["label"] == "two"
+    assert choice.choose(at(3601), FOUND, NOW)["label"] == "one"
+    assert choice.choose(at(3599), FOUND, NOW)["label"] == "two"
+    assert choice.choose(Target("latest"), FOUND, NOW)["label"] == "two"
     with pytest.raises(Refused, match="before the end of the oldest"):
-        catalogue.choose(at(7201), FOUND, NOW)
+        choice.choose(at(7201), FOUND, NOW)
     with pytest.raises(Refused, match="after the newest change"):
-        catalogue.choose(at(-1), FOUND, NOW)
+        choice.choose(at(-1), FOUND, NOW)
 
 
 def test_a_backup_of_a_branch_that_was_given_up_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,13 +67,14 @@ def test_a_backup_of_a_branch_that_was_given_up_is_not_taken(monkeypatch: pytest
     lost = at("given up", "00000002000000000000000A", "0/A000100", NOW - 200)
     gone = at("given up before", "00000001000000000000000B", "0/B000100", NOW - 350)
     found = {"backup": [old, gone, base, lost], "archive": [{"id": "17-1"}]}
-    assert [each["label"] for each in catalogue.reachable(Target("latest"), found)] == ["first", "base"]
-    assert catalogue.choose(Target("latest"), found, None)["label"] == "base"
-    assert catalogue.choose(Target("time", catalogue.iso(NOW - 100)), found, NOW)["label"] == "base"
+    past = choice.history(Target("latest"), found)
+    assert [each["label"] for each in choice.reachable(found, past)] == ["first", "base"]
+    assert choice.choose(Target("latest"), found, None)["label"] == "base"
+    assert choice.choose(Target("time", catalogue.iso(NOW - 100)), found, NOW)["label"] == "base"
     new = at("new", "00000003000000000000000A", "0/A000200", NOW - 50)
-    assert catalogue.choose(Target("latest"), {**found, "backup": [old, lost, new]}, None)["label"] == "new"
+    assert choice.choose(Target("latest"), {**found, "backup": [old, lost, new]}, None)["label"] == "new"
     with pytest.raises(Refused, match="No backup leads"):
-        catalogue.choose(Target("latest"), {**found, "backup": [lost]}, None)
+        choice.choose(Target("latest"), {**found, "backup": [lost]}, None)
 
 
 def test_what_is_newer_is_counted_from_the_moment_of_the_copy(monkeypatch: pytest.MonkeyPatch) -> None:
