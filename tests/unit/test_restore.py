@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from mastodon_gov.backups.manifest import as_it_lay
 from mastodon_gov.errors import Refusal
-from mastodon_gov.fetch_configuration import as_it_lay
 from mastodon_gov.restore import moment, target
 from mastodon_gov.status import drill_problems
+from mastodon_gov.storage import versions
 from mastodon_gov.storage.versions import lost
 from roles.restore.files import catalogue, choice, held, recovery, switching, verify
 from roles.restore.files.catalogue import Refused, Target
 from roles.restore.files.recovery import Copy
+from tests.unit import storage_sample
 
 NOW = 1_795_284_000.0
 
@@ -203,6 +207,42 @@ def test_media_of_a_time_are_what_their_versions_say() -> None:
     assert there == 3
 
 
+@pytest.fixture
+def media(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Versions in the media bucket of an instance that keeps them for a day."""
+    rows: list[dict[str, Any]] = []
+    paginator = SimpleNamespace(paginate=lambda **_: [{"Versions": rows}])
+    client = SimpleNamespace(get_paginator=lambda _: paginator)
+    monkeypatch.setattr(versions, "reached", lambda _: nullcontext(None))
+    monkeypatch.setattr(versions, "connect", lambda *_: client)
+    kept = storage_sample.storage(media_noncurrent_days=1)
+    monkeypatch.setattr(versions, "load", lambda _: storage_sample.instance(object_storage=kept))
+    monkeypatch.setattr("mastodon_gov.secrets.read", lambda *_: storage_sample.secrets())
+    monkeypatch.setattr(versions, "identity_path", lambda _: None)
+    return rows
+
+
+def test_media_of_a_time_of_which_nothing_is_kept_are_refused(media: list[dict[str, Any]]) -> None:
+    """And the time that is named instead is one that is taken."""
+    with pytest.raises(Refusal, match=r"is gone\. `--media-to") as refusal:
+        versions.put_back(Path(), datetime.now(UTC) - timedelta(days=1, minutes=1))
+    named = str(refusal.value).split("`--media-to ")[1].split("`")[0]
+    assert versions.put_back(Path(), datetime.fromisoformat(named)) == {"objects": 0, "put_back": 0}
+
+
+def test_a_restore_says_which_pictures_its_moment_misses(media: list[dict[str, Any]]) -> None:
+    now = int(datetime.now(UTC).timestamp())
+    asked = datetime.fromtimestamp(now - 600, UTC)
+    media += [version("there", now - 900, "a", latest=True), version("hidden", now - 900, "a")]
+    media += [version("hidden", now - 60, "b", latest=True)]
+    told = versions.advice(Path(), asked)
+    assert told.startswith("pictures: 1 of 2 were deleted or overwritten since.")
+    assert f"`mastodon-gov restore --media-to {asked:%Y-%m-%dT%H:%M:%SZ}`" in told
+    media.pop()
+    assert "the 2 of that moment that are kept are in their place; nothing needed" in versions.advice(Path(), asked)
+    assert "is gone for good" in versions.advice(Path(), asked - timedelta(days=2))
+
+
 def test_status_asks_for_a_drill() -> None:
     day = 86400
     assert drill_problems({"last": None, "without_s": 7 * day}, 7) == []
@@ -222,4 +262,4 @@ def test_the_configuration_of_a_time_is_found_below_what_was_written_over_it() -
         def paginate(self, **_: str) -> list[dict[str, Any]]:
             return [{"Versions": versions[::-1], "DeleteMarkers": []}, {}]
 
-    assert as_it_lay(Client(), "bucket", datetime.fromtimestamp(5, UTC)) == {"a": "a1", "b": "b2"}
+    assert as_it_lay(Client(), "bucket", "configuration/", datetime.fromtimestamp(5, UTC)) == {"a": "a1", "b": "b2"}
