@@ -30,7 +30,7 @@ def repository(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(catalogue, "configured", lambda: ("gov", {}))
     monkeypatch.setattr(catalogue, "listing", lambda _, place, *__, user="": files.get(place, {}))
     monkeypatch.setattr(catalogue, "ask", lambda _, *words, user="": files[words[-1]])
-    monkeypatch.setattr(catalogue, "points", lambda _: [{"name": "risky", "time": "2026-11-21T17:00:00.5Z"}])
+    monkeypatch.setattr(catalogue, "point_of", lambda _: {"name": "risky", "time": "2026-11-21T17:00:00.5Z"})
     return files
 
 

@@ -22,6 +22,8 @@ from typing import Any
 CONF = "/etc/pgbackrest.conf"
 ANSWER_WITHIN = 60  # seconds
 POINTS = "restore-points"
+RUN = "/run"
+FIRST = 1  # number of the repository that is restored from
 # A restore that goes on after the program that asked for it was killed would be in the way of the next one.
 ENDS_WITH_US = ("--init-groups", "--reset-env", "--pdeathsig=KILL")
 
@@ -85,11 +87,12 @@ def pgbackrest(target: Target, *words: str) -> list[str]:
 
 
 @contextmanager
-def first_alone() -> Iterator[str]:
-    """An option with which pgBackRest knows the first repository only: some commands take no --repo, and a second one
-    that is away is no reason not to restore. The file holds what CONF holds, for the same readers."""
-    lines = [line for line in Path(CONF).read_text().splitlines() if not re.match(r"repo[2-9]\d*-", line)]
-    with tempfile.NamedTemporaryFile("w", prefix="mfg-pgbackrest-", dir="/run") as file:
+def alone(number: int) -> Iterator[str]:
+    """An option with which pgBackRest knows one repository only: some commands take no --repo, and another one that is
+    away is no reason not to restore. The file holds what CONF holds, for the same readers."""
+    others = re.compile(rf"repo(?!{number}-)\d+-")
+    lines = [line for line in Path(CONF).read_text().splitlines() if not others.match(line)]
+    with tempfile.NamedTemporaryFile("w", prefix="mfg-pgbackrest-", dir=RUN) as file:
         shutil.chown(file.name, group="postgres")
         os.chmod(file.name, 0o640)
         file.write("\n".join(lines) + "\n")

@@ -171,9 +171,12 @@ def _turned_at(target: Target, turn: Turn, past: History) -> float:
         except ValueError:
             pass
     if named := re.fullmatch(r'at restore point "(.+)"', turn.why):
-        times = [seconds(each["time"]) for each in catalogue.points(target) if each["name"] == named[1]]
-        if times := [each for each in times if each < turn.at]:
-            return times[-1] + JUST_AFTER
+        try:
+            point = seconds(catalogue.point_of(Target("name", named[1], target.as_of))["time"])
+        except Refused:  # the name of it is gone, or it was never in this repository
+            point = turn.at
+        if point < turn.at:
+            return point + JUST_AFTER
     segment = ended(turn.timeline, turn.lsn)
     listed = catalogue.listing(target, f"{past.place}/{segment[:16]}")
     return float(next((told["time"] for name, told in listed.items() if name.startswith(segment)), turn.at))

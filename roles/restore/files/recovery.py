@@ -227,7 +227,7 @@ def recover(copy: Copy, target: Target) -> str | None:
             "it is missing. Choose a time before that one. The running database was not touched."
         )
     if unread := UNREADABLE.findall(log):
-        why = re.findall(r"repo1: (.{1,300})|ERROR: (.{1,300})", log)[-1:]
+        why = re.findall(r"repo\d: (.{1,300})|ERROR: (.{1,300})", log)[-1:]
         raise Refused(
             f"WAL {unread[-1]} of the backup repository cannot be read: {''.join(''.join(each) for each in why)}. "
             "If the store was away, run the same command again. If that file is damaged, `mastodon-gov restore --to "

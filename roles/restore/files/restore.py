@@ -183,20 +183,16 @@ def verified(target: Target, bin_: Path, last: str | None) -> dict[str, Any]:
         recovery.recover(COPY, target)
     seen = verify.content(COPY)
     when = catalogue.moment(target, last)
-    manifest = verify.last_before(verify.manifests(target), when)
+    told = verify.last_before(verify.manifests(target), when)
     word, unopened = verify.opened(COPY)
-    wrong = [
-        *verify.fingerprint_problems(manifest),
-        *verify.count_problems(seen, manifest),
-        *verify.schema_problems(seen),
-    ]
+    wrong = [*verify.fingerprint_problems(told), *verify.count_problems(seen, told), *verify.schema_problems(seen)]
     wrong += [*unopened, *verify.damaged_indexes(COPY, bin_)]
     lost = switching.newer_rows(when) if running() else {}
     recovery.stop(COPY)
     wrong += verify.damaged_pages(COPY, bin_)
-    label = manifest["label"] if manifest else None
-    told = {"moment": catalogue.iso(when), "secret": word, "manifest": label, "lost": lost, "problems": wrong}
-    return seen | told
+    manifest = told["label"] if told else None
+    report = {**seen, "secret": word, "manifest": manifest, "lost": lost, "problems": wrong}
+    return report | {"moment": catalogue.iso(when)}
 
 
 def summary(state: State) -> dict[str, Any]:

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING or __package__:
     from roles.restore.files.catalogue import (
+        FIRST,
         Refused,
         Target,
+        alone,
         configured,
-        first_alone,
         first_line,
         listing,
         pgbackrest,
@@ -28,7 +29,7 @@ if TYPE_CHECKING or __package__:
         status,
     )
 else:  # on the host the programs lie side by side
-    from catalogue import Refused, Target, configured, first_alone, first_line, listing, pgbackrest, repository, status
+    from catalogue import FIRST, Refused, Target, alone, configured, first_line, listing, pgbackrest, repository, status
 
 WAL = Path("/var/lib/postgresql/17/main/pg_wal")
 INDEX = ("archive/{}/archive.info", "backup/{}/backup.info")
@@ -117,7 +118,7 @@ def tool(*words: str, given: bytes = b"", target: Target | None = None) -> subpr
     if target:
         quiet = ["--log-level-console=off", "--log-level-file=off", "--log-level-stderr=error"]
         return _as_postgres(pgbackrest(target, *quiet, *words), given)
-    with first_alone() as conf:
+    with alone(FIRST) as conf:
         return _as_postgres(["pgbackrest", f"--stanza={configured()[0]}", conf, *words], given)
 
 

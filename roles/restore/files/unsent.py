@@ -45,7 +45,7 @@ def ready() -> list[str]:
 
 def push() -> None:
     """As PostgreSQL would; what the repository has already is no error."""
-    with catalogue.first_alone() as conf:
+    with catalogue.alone(catalogue.FIRST) as conf:
         tool = ["pgbackrest", f"--stanza={catalogue.configured()[0]}", conf, "--no-archive-async"]
         quiet = ["--log-level-console=off", "--log-level-stderr=error"]
         for name in ready():

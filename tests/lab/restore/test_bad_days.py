@@ -89,6 +89,22 @@ def test_a_damaged_backup_is_got_around(doomed: Deployed, known: Staff) -> None:
     doomed.root("systemctl start mfg-backup.service")
 
 
+def test_the_whole_wal_of_a_dead_database_is_in_the_copy(doomed: Deployed, known: Staff) -> None:
+    """It died while the store was away: what it had put by to be archived lies on its disk alone."""
+    unit = "postgresql@17-main.service"
+    with unreachable(doomed):
+        post(doomed, known, "while the store was away")
+        counted = int(doomed.sql("select count(*) from statuses; select from pg_switch_wal()").split()[0])
+        doomed.root(f"systemctl kill --signal=KILL {unit}; systemctl stop {unit}")
+    try:
+        told = json.loads(doomed.cli("restore", "--to", "latest", "--json", timeout=1500).stdout)
+        assert told["done"]["archive"]["result"] == 0
+        assert told["done"]["verify"]["result"]["counts"]["statuses"] == counted
+        doomed.cli("restore", "--drop-beside")
+    finally:
+        doomed.root(f"systemctl reset-failed {unit}; systemctl start {unit}")
+
+
 def test_a_store_that_is_away_at_the_switch(doomed: Deployed, known: Staff) -> None:
     """Nothing in the repository is touched, and the same command goes on when the store is back."""
     number = post(doomed, known, "before the switch")
