@@ -117,8 +117,8 @@ def check_end(own: str, until: str, last: str | None) -> None:
     raise Refused(
         f"The backups do not reach the newest moment: the copy came to the end of WAL {got}, the next one is missing, "
         f"and the repository holds up to {until}. The last change in the copy is of {last or 'an unknown time'}. "
-        "`mastodon-gov restore --to TIME` with a time before that one goes as far as these backups lead. The running "
-        "database was not touched."
+        "With `--to TIME` and a time before that one it goes as far as the backups lead. The running database was not "
+        "touched."
     )
 
 

@@ -230,9 +230,9 @@ def recover(copy: Copy, target: Target) -> str | None:
         why = re.findall(r"repo\d: (.{1,300})|ERROR: (.{1,300})", log)[-1:]
         raise Refused(
             f"WAL {unread[-1]} of the backup repository cannot be read: {''.join(''.join(each) for each in why)}. "
-            "If the store was away, run the same command again. If that file is damaged, `mastodon-gov restore --to "
-            f"TIME` with a time some minutes before it was archived{archived_at(target, unread[-1], copy.user)}. The "
-            "running database was not touched."
+            "If the store was away, run the same command again. If that file is damaged, `--to TIME` with a time some "
+            f"minutes before it was archived{archived_at(target, unread[-1], copy.user)}. The running database was not "
+            "touched."
         )
     words = [line for line in log.splitlines() if re.search(r"FATAL|PANIC|ERROR", line)][-3:]
     raise Refused(f"The copy's server ended during recovery: {' '.join(words) or 'it said nothing'}.")
