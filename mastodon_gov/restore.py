@@ -168,7 +168,7 @@ def _media(directory: Path, told: dict[str, Any]) -> None:
     """Pictures lie outside the database: say what its moment misses."""
     from mastodon_gov.storage.versions import advice
 
-    if when := told["done"]["verify"]["result"].get("moment"):
+    if when := told["done"].get("verify", {}).get("result", {}).get("moment"):
         click.echo(advice(directory, datetime.fromisoformat(when)), err=True)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from roles.restore.files import catalogue, choice, recovery
+from roles.restore.files import catalogue, choice, recovery, restore
 from roles.restore.files.catalogue import Refused, Target
 
 LATEST = Target("latest")
@@ -130,3 +131,41 @@ def test_wal_that_cannot_be_read_ends_the_copy(code: int, told: int, tmp_path: P
     assert done.returncode == told
     given = ["--repo-target-time=2026-11-20 22:00:00+00", "--no-archive-async", "archive-get", "0A", "a b"]
     assert done.stdout.splitlines() == given
+
+
+@pytest.mark.parametrize(("bad", "taken"), [((), "d"), (("d",), "b"), (("d", "b"), "a")])
+def test_a_damaged_backup_is_got_around(
+    bad: tuple[str, ...], taken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the next older one that can be had; what was fetched of it does not stay."""
+    tried: list[str] = []
+
+    def fetch(copy: recovery.Copy, _: Target, label: str) -> None:
+        assert not copy.data.exists()
+        copy.data.mkdir()
+        tried.append(label)
+        if label in bad:
+            raise recovery.Damaged(f"{label} is damaged.")
+
+    copy = recovery.Copy(tmp_path / "data", tmp_path, tmp_path / "log", "nobody", "none.service")
+    state: Any = SimpleNamespace(kept={"label": "d"}, target=LATEST, save=lambda: None)
+    monkeypatch.setattr(restore, "COPY", copy)
+    monkeypatch.setattr(recovery, "fetch", fetch)
+    restore.fetched(state, ["d", "b", "a"])
+    assert (state.kept["label"], tuple(state.kept.get("damaged", ())), tried[-1]) == (taken, bad, taken)
+
+
+def test_where_all_are_damaged_the_sentence_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a store that is away is no damage: no other backup is tried."""
+    state: Any = SimpleNamespace(kept={"label": "d"}, target=LATEST, save=lambda: None)
+    copy = recovery.Copy(tmp_path / "data", tmp_path, tmp_path / "log", "nobody", "none.service")
+    monkeypatch.setattr(restore, "COPY", copy)
+    monkeypatch.setattr(catalogue, "configured", lambda: ("gov", {}))
+    monkeypatch.setattr(recovery, "pgbackrest", lambda *_: ["pgbackrest"])
+    monkeypatch.setattr("shutil.chown", lambda *_, **__: None)
+    for code, left in ((49, "d"), (29, "a")):
+        done = SimpleNamespace(returncode=code, stderr=f"ERROR: [{code:03}]")
+        monkeypatch.setattr(recovery, "as_user", lambda *_, done=done, **__: done)
+        with pytest.raises(Refused, match=f"The backup {left} cannot be restored"):
+            restore.fetched(state, ["d", "b", "a"])
+        assert state.kept["label"] == left
