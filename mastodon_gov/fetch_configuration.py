@@ -18,7 +18,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from mastodon_gov.backups.configuration import PREFIX, unpacked
-from mastodon_gov.backups.manifest import names
+from mastodon_gov.backups.manifest import as_it_lay, names
 from mastodon_gov.errors import Refusal
 from mastodon_gov.restore import moment
 from mastodon_gov.secrets.age import identities, put_private
@@ -55,13 +55,6 @@ def _key() -> tuple[str, str]:
             "read the backup bucket (object_storage.backups, or the one in the envelope)."
         )
     return lines[0], lines[1]
-
-
-def as_it_lay(client: Any, bucket: str, when: datetime) -> dict[str, str]:
-    """Version of each configuration that lay in the bucket at this time, also of those hidden or written over since."""
-    pages = client.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=PREFIX)
-    versions = [each for page in pages for each in page.get("Versions", []) if each["LastModified"] <= when]
-    return {each["Key"]: each["VersionId"] for each in sorted(versions, key=lambda each: each["LastModified"])}
 
 
 @click.command()
@@ -106,7 +99,7 @@ def fetch_configuration(  # noqa: PLR0913, PLR0917  each is an option of the com
                 aws_access_key_id=access[0],
                 aws_secret_access_key=access[1],
             )
-            then = as_it_lay(client, bucket, when) if when else {}
+            then = as_it_lay(client, bucket, PREFIX, when) if when else {}
             listed = sorted(then) if when else names(client, bucket, PREFIX)
             if not listed or (wanted and wanted not in listed):
                 raise Refusal(

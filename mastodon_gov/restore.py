@@ -72,6 +72,10 @@ def show_copy(told: dict[str, Any]) -> None:
     """What the copy is, and what a switch to it would lose."""
     report = told["done"]["verify"]["result"]
     click.echo(f"verified copy of backup {told['label']}; last change {told['done']['recover']['result'] or 'unknown'}")
+    for label in told.get("damaged", []):
+        click.echo(f"backup {label} is damaged and was not used. See `pgbackrest verify` on the host")
+    if unsent := told["done"].get("archive", {}).get("result"):
+        click.echo(f"{unsent} WAL segments of this host had not reached the backup repository and are not in the copy")
     click.echo("it holds " + ", ".join(f"{count} {table}" for table, count in report["counts"].items()))
     click.echo(f"a secret of it was {report['secret']}; manifest {report['manifest'] or 'none'}")
     if told["target"].get("repository", 1) != 1:
@@ -170,9 +174,19 @@ def restore(  # noqa: PLR0913, PLR0917  each is an option of the command line
     elif switch or _wanted(as_json):
         journal(host, "switch")
         told = json.loads(host.follow([PROGRAM, "switch", *then]))
+        _media(directory, told)
         _end(told, "switch", as_json)
     else:
+        _media(directory, told)
         _end(told, "beside", as_json)
+
+
+def _media(directory: Path, told: dict[str, Any]) -> None:
+    """Pictures lie outside the database: say what its moment misses."""
+    from mastodon_gov.storage.versions import advice
+
+    if when := told["done"].get("verify", {}).get("result", {}).get("moment"):
+        click.echo(advice(directory, datetime.fromisoformat(when)), err=True)
 
 
 def _onto_empty(directory: Path, host: Host, asked: list[str], as_json: bool) -> None:
@@ -180,6 +194,7 @@ def _onto_empty(directory: Path, host: Host, asked: list[str], as_json: bool) ->
 
     took = phases(directory, host, asked)
     journal(host, f"onto empty, to {' '.join(asked)}")
+    _media(directory, json.loads(host.run([PROGRAM, "state"])))
     if as_json:
         click.echo(json.dumps({"phases": took, "seconds": round(sum(took.values()), 1)}))
     else:

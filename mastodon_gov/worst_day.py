@@ -68,8 +68,10 @@ def _fits(directory: Path, asked: list[str]) -> None:
     """Refuse secrets and releases that are not of these backups, before anything is written anywhere."""
     instance = load(directory)
     known = secrets.read(directory, identity_path(directory))
-    when = datetime.fromisoformat(asked[1] + ":00").timestamp() if asked[0] == "time" else datetime.now(UTC).timestamp()
-    manifests = read_manifests(instance, known)
+    as_of = datetime.fromisoformat(asked[-1] + ":00") if "--as-of" in asked else None
+    to = datetime.fromisoformat(asked[1] + ":00") if asked[0] == "time" else as_of or datetime.now(UTC)
+    when = to.timestamp()
+    manifests = read_manifests(instance, known, as_of)
     if not manifests:
         click.echo("The bucket holds no manifest with a right seal: secrets and release cannot be compared.", err=True)
         return

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hmac
 import json
+from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
@@ -58,13 +59,16 @@ def _value(secrets: Secrets, name: str) -> str:
     return str(found.get_secret_value())
 
 
-def read_manifests(instance: Instance, secrets: Secrets) -> list[Manifest]:
-    """Sealed manifests, oldest first; what has no right seal is left out. Raises Refusal: the service."""
+def read_manifests(instance: Instance, secrets: Secrets, as_of: datetime | None = None) -> list[Manifest]:
+    """Sealed manifests, oldest first, as they lie in the bucket or lay there at a time; what has no right seal is left
+    out. Raises Refusal: the service."""
     bucket = instance.object_storage.backup_bucket
     cipher_pass = secrets.backups.cipher_pass.get_secret_value()
     with reached(instance) as bundle, sentences(instance, "backups", bucket):
         client = connect(instance, secrets.object_storage.backups, bundle)
-        texts = [client.get_object(Bucket=bucket, Key=key)["Body"].read() for key in names(client, bucket, PREFIX)]
+        then = as_it_lay(client, bucket, PREFIX, as_of) if as_of else dict.fromkeys(names(client, bucket, PREFIX), "")
+        wanted = [{"Key": key} | ({"VersionId": version} if version else {}) for key, version in sorted(then.items())]
+        texts = [client.get_object(Bucket=bucket, **each)["Body"].read() for each in wanted]
     found = [manifest for text in texts if (manifest := _parsed(text)) and is_sealed(manifest, cipher_pass)]
     return sorted(found, key=lambda manifest: int(manifest["stop"]))
 
@@ -86,6 +90,13 @@ def names(client: Any, bucket: str, prefix: str) -> list[str]:
             return []
         raise
     return sorted(each["Key"] for page in pages for each in page.get("Contents", []))
+
+
+def as_it_lay(client: Any, bucket: str, prefix: str, when: datetime) -> dict[str, str]:
+    """Version of each object that lay below a prefix at this time, also of those hidden or written over since."""
+    pages = client.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix)
+    versions = [each for page in pages for each in page.get("Versions", []) if each["LastModified"] <= when]
+    return {each["Key"]: each["VersionId"] for each in sorted(versions, key=lambda each: each["LastModified"])}
 
 
 def applying(manifests: list[Manifest], target: float) -> Manifest:

@@ -23,7 +23,10 @@ TIMER = "mfg-drill.timer"
 UNITS = [Unit("mfg-drill.service", run=False), Unit(TIMER, reads=(f"{SYSTEM}/{TIMER}",))]
 # A drill must not get out to any of these: somebody else's server, and this host's own services.
 PROBES = [("1.1.1.1", 443), ("127.0.0.1", 6379), ("127.0.0.1", 3000)]
-MODULES = tuple(f"{name}.py" for name in "catalogue egress held recovery rehearsal ruins state switching verify".split())
+MODULES = tuple(
+    f"{name}.py"
+    for name in "catalogue choice egress held recovery rehearsal ruins state switching unsent verify".split()
+)
 
 
 class RestoreUnderWay(FactBase[dict[str, Any]]):

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from mastodon_gov.backups.manifest import as_it_lay
 from mastodon_gov.errors import Refusal
-from mastodon_gov.fetch_configuration import as_it_lay
 from mastodon_gov.restore import moment, target
 from mastodon_gov.status import drill_problems
+from mastodon_gov.storage import versions
 from mastodon_gov.storage.versions import lost
-from roles.restore.files import catalogue, held, recovery, switching, verify
+from roles.restore.files import catalogue, choice, held, recovery, switching, verify
 from roles.restore.files.catalogue import Refused, Target
 from roles.restore.files.recovery import Copy
+from tests.unit import storage_sample
 
 NOW = 1_795_284_000.0
 
@@ -24,7 +28,7 @@ def backup(label: str, stop: float, size: int = 1 << 20) -> dict[str, Any]:
     """As `pgbackrest info` shows one."""
     place = {"archive": {"stop": "000000010000000000000009"}, "lsn": {"stop": "0/9000100"}}
     told = {"label": label, "timestamp": {"start": stop - 5, "stop": stop}, "info": {"size": size}, "error": False}
-    return told | place
+    return told | place | {"type": "full"}
 
 
 FOUND = {"backup": [backup("one", NOW - 7200), backup("two", NOW - 3600)], "archive": [], "db": [{"version": "17"}]}
@@ -43,13 +47,13 @@ def test_the_newest_backup_that_ended_before_the_target_is_taken() -> None:
     def at(seconds: float) -> Target:
         return Target("time", catalogue.iso(NOW - seconds))
 
-    assert catalogue.choose(at(3601), FOUND, NOW)["label"] == "one"
-    assert catalogue.choose(at(3599), FOUND, NOW)["label"] == "two"
-    assert catalogue.choose(Target("latest"), FOUND, NOW)["label"] == "two"
+    assert choice.choose(at(3601), FOUND, NOW)["label"] == "one"
+    assert choice.choose(at(3599), FOUND, NOW)["label"] == "two"
+    assert choice.choose(Target("latest"), FOUND, NOW)["label"] == "two"
     with pytest.raises(Refused, match="before the end of the oldest"):
-        catalogue.choose(at(7201), FOUND, NOW)
+        choice.choose(at(7201), FOUND, NOW)
     with pytest.raises(Refused, match="after the newest change"):
-        catalogue.choose(at(-1), FOUND, NOW)
+        choice.choose(at(-1), FOUND, NOW)
 
 
 def test_a_backup_of_a_branch_that_was_given_up_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,13 +71,14 @@ def test_a_backup_of_a_branch_that_was_given_up_is_not_taken(monkeypatch: pytest
     lost = at("given up", "00000002000000000000000A", "0/A000100", NOW - 200)
     gone = at("given up before", "00000001000000000000000B", "0/B000100", NOW - 350)
     found = {"backup": [old, gone, base, lost], "archive": [{"id": "17-1"}]}
-    assert [each["label"] for each in catalogue.reachable(Target("latest"), found)] == ["first", "base"]
-    assert catalogue.choose(Target("latest"), found, None)["label"] == "base"
-    assert catalogue.choose(Target("time", catalogue.iso(NOW - 100)), found, NOW)["label"] == "base"
+    past = choice.history(Target("latest"), found)
+    assert [each["label"] for each in choice.reachable(found, past)] == ["first", "base"]
+    assert choice.choose(Target("latest"), found, None)["label"] == "base"
+    assert choice.choose(Target("time", catalogue.iso(NOW - 100)), found, NOW)["label"] == "base"
     new = at("new", "00000003000000000000000A", "0/A000200", NOW - 50)
-    assert catalogue.choose(Target("latest"), {**found, "backup": [old, lost, new]}, None)["label"] == "new"
+    assert choice.choose(Target("latest"), {**found, "backup": [old, lost, new]}, None)["label"] == "new"
     with pytest.raises(Refused, match="No backup leads"):
-        catalogue.choose(Target("latest"), {**found, "backup": [lost]}, None)
+        choice.choose(Target("latest"), {**found, "backup": [lost]}, None)
 
 
 def test_what_is_newer_is_counted_from_the_moment_of_the_copy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,6 +215,42 @@ def test_media_of_a_time_are_what_their_versions_say() -> None:
     assert there == 3
 
 
+@pytest.fixture
+def media(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Versions in the media bucket of an instance that keeps them for a day."""
+    rows: list[dict[str, Any]] = []
+    paginator = SimpleNamespace(paginate=lambda **_: [{"Versions": rows}])
+    client = SimpleNamespace(get_paginator=lambda _: paginator)
+    monkeypatch.setattr(versions, "reached", lambda _: nullcontext(None))
+    monkeypatch.setattr(versions, "connect", lambda *_: client)
+    kept = storage_sample.storage(media_noncurrent_days=1)
+    monkeypatch.setattr(versions, "load", lambda _: storage_sample.instance(object_storage=kept))
+    monkeypatch.setattr("mastodon_gov.secrets.read", lambda *_: storage_sample.secrets())
+    monkeypatch.setattr(versions, "identity_path", lambda _: None)
+    return rows
+
+
+def test_media_of_a_time_of_which_nothing_is_kept_are_refused(media: list[dict[str, Any]]) -> None:
+    """And the time that is named instead is one that is taken."""
+    with pytest.raises(Refusal, match=r"is gone\. `--media-to") as refusal:
+        versions.put_back(Path(), datetime.now(UTC) - timedelta(days=1, minutes=1))
+    named = str(refusal.value).split("`--media-to ")[1].split("`")[0]
+    assert versions.put_back(Path(), datetime.fromisoformat(named)) == {"objects": 0, "put_back": 0}
+
+
+def test_a_restore_says_which_pictures_its_moment_misses(media: list[dict[str, Any]]) -> None:
+    now = int(datetime.now(UTC).timestamp())
+    asked = datetime.fromtimestamp(now - 600, UTC)
+    media += [version("there", now - 900, "a", latest=True), version("hidden", now - 900, "a")]
+    media += [version("hidden", now - 60, "b", latest=True)]
+    told = versions.advice(Path(), asked)
+    assert told.startswith("pictures: 1 of 2 were deleted or overwritten since.")
+    assert f"`mastodon-gov restore --media-to {asked:%Y-%m-%dT%H:%M:%SZ}`" in told
+    media.pop()
+    assert "the 2 of that moment that are kept are in their place; nothing needed" in versions.advice(Path(), asked)
+    assert "is gone for good" in versions.advice(Path(), asked - timedelta(days=2))
+
+
 def test_status_asks_for_a_drill() -> None:
     day = 86400
     assert drill_problems({"last": None, "without_s": 7 * day}, 7) == []
@@ -229,4 +270,4 @@ def test_the_configuration_of_a_time_is_found_below_what_was_written_over_it() -
         def paginate(self, **_: str) -> list[dict[str, Any]]:
             return [{"Versions": versions[::-1], "DeleteMarkers": []}, {}]
 
-    assert as_it_lay(Client(), "bucket", datetime.fromtimestamp(5, UTC)) == {"a": "a1", "b": "b2"}
+    assert as_it_lay(Client(), "bucket", "configuration/", datetime.fromtimestamp(5, UTC)) == {"a": "a1", "b": "b2"}

@@ -1,4 +1,4 @@
-"""What the backup repository holds, and which backup a target takes.
+"""What the backup repository holds.
 
 For restore.py and drill.py (root, Debian 13, standard library only). pgBackRest's exit codes are not believed.
 """
@@ -7,8 +7,13 @@ from __future__ import annotations
 
 import configparser
 import json
+import os
 import re
+import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +23,7 @@ CONF = "/etc/pgbackrest.conf"
 ANSWER_WITHIN = 60  # seconds
 POINTS = "restore-points"
 BESIDE = "--repo1-path=/"
+RUN = "/run"
 FIRST = 1  # of the two repositories, the one that has manifests and restore points beside the backups
 # A restore that goes on after the program that asked for it was killed would be in the way of the next one.
 ENDS_WITH_US = ("--init-groups", "--reset-env", "--pdeathsig=KILL")
@@ -81,6 +87,20 @@ def pgbackrest(target: Target, *words: str) -> list[str]:
     """Command line for the repository, or for the repository as it was at `as_of`."""
     then = [f"--repo-target-time={target.as_of}"] if target.as_of else []
     return ["pgbackrest", f"--stanza={configured()[0]}", f"--repo={target.repository}", *then, *words]
+
+
+@contextmanager
+def alone(number: int) -> Iterator[str]:
+    """An option with which pgBackRest knows one repository only: some commands take no --repo, and another one that is
+    away is no reason not to restore. The file holds what CONF holds, for the same readers."""
+    others = re.compile(rf"repo(?!{number}-)\d+-")
+    lines = [line for line in Path(CONF).read_text().splitlines() if not others.match(line)]
+    with tempfile.NamedTemporaryFile("w", prefix="mfg-pgbackrest-", dir=RUN) as file:
+        shutil.chown(file.name, group="postgres")
+        os.chmod(file.name, 0o640)
+        file.write("\n".join(lines) + "\n")
+        file.flush()
+        yield f"--config={file.name}"
 
 
 def ask(target: Target, *words: str, user: str = "postgres") -> str:
@@ -189,67 +209,6 @@ def parsed(text: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return told if isinstance(told, dict) else {}
-
-
-def archived_until(target: Target, found: dict[str, Any]) -> float | None:
-    """When the newest WAL reached the repository (seconds since 1970); what was written after that is not in it."""
-    if not found.get("archive") or not found["archive"][-1].get("max"):
-        return None
-    archive = found["archive"][-1]
-    place = f"archive/{configured()[0]}/{archive['id']}/{archive['max'][:16]}"
-    listed = listing(target, place)
-    return max((told["time"] for told in listed.values() if told.get("type") == "file"), default=None)
-
-
-def window(target: Target, found: dict[str, Any], now: float | None) -> tuple[float, float]:
-    """The oldest and the newest moment that can be reached; `now` while the database runs and can still archive."""
-    good = [each for each in found["backup"] if not each.get("error")] or found["backup"]
-    return good[0]["timestamp"]["stop"], now or archived_until(target, found) or good[-1]["timestamp"]["stop"]
-
-
-def reachable(target: Target, found: dict[str, Any], user: str = "postgres") -> list[dict[str, Any]]:
-    """Backups from which the newest history can be followed. One that was made after the moment an earlier restore went
-    back to lies on a branch that was given up: PostgreSQL refuses to replay from there."""
-    place = f"archive/{configured()[0]}/{found['archive'][-1]['id']}" if found.get("archive") else ""
-    listed = listing(target, place, user=user) if place else {}
-    histories = sorted(name for name in listed if re.fullmatch(r"[0-9A-F]{8}\.history", name))
-    text = ask(target, "repo-get", f"{place}/{histories[-1]}", user=user) if histories else ""
-    # Number of an earlier timeline, and where the next one leaves it.
-    left = {
-        int(line.split()[0]): lsn(line.split()[1]) for line in text.splitlines() if re.match(r"\d+\s+[0-9A-F]+/", line)
-    }
-    newest = int(histories[-1][:8], 16) if histories else 1
-
-    def follows(backup: dict[str, Any]) -> bool:
-        timeline = int(backup["archive"]["stop"][:8], 16)
-        return timeline >= newest or lsn(backup["lsn"]["stop"]) <= left.get(timeline, -1)
-
-    return [each for each in found["backup"] if follows(each)]
-
-
-def lsn(text: str) -> int:
-    """A place in the WAL as a number."""
-    high, _, low = text.partition("/")
-    return (int(high, 16) << 32) + int(low, 16)
-
-
-def choose(target: Target, found: dict[str, Any], now: float | None, user: str = "postgres") -> dict[str, Any]:
-    """The newest backup that ended before the target. Refused for a target outside the window."""
-    backups = reachable(target, found, user)
-    if not backups:
-        raise Refused("No backup leads to the newest history. Take one (`systemctl start mfg-backup.service`).")
-    found = {**found, "backup": backups}
-    if target.kind == "latest":
-        return backups[-1]
-    oldest, newest = window(target, found, now)
-    known = point_of(target) if target.kind == "name" else None
-    when = seconds(known["time"]) if known else seconds(target.value)
-    reach = f"What can be reached: {iso(oldest)} to {iso(newest)} (UTC). Nothing was changed."
-    if when < oldest:
-        raise Refused(f"{target.words} is before the end of the oldest backup. {reach}")
-    if when > newest:
-        raise Refused(f"{target.words} is after the newest change that is backed up. {reach}")
-    return [each for each in backups if each["timestamp"]["stop"] <= when][-1]
 
 
 def point_of(target: Target) -> dict[str, Any]:

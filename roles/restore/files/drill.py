@@ -27,13 +27,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
     from roles.backups.files.backup_repository import verified
-    from roles.restore.files import catalogue, recovery, verify
+    from roles.restore.files import catalogue, choice, recovery, verify
     from roles.restore.files.catalogue import Refused, Target
     from roles.restore.files.egress import USER, blocked, reached, rules
     from roles.restore.files.recovery import Copy
     from roles.restore.files.rehearsal import rehearsed
 else:  # on the host the programs lie side by side
     import catalogue
+    import choice
     import recovery
     import verify
     from backup_repository import verified
@@ -174,7 +175,7 @@ class Drill:
         WAL is read by replaying it, the other backups by the nightly backup-verify."""
         found = catalogue.repository(self.target, USER)
         self.bin = catalogue.binaries(found)
-        backup = catalogue.choose(self.target, found, None, USER)
+        backup = choice.choose(self.target, found, None, USER)
         self.evidence |= {
             "label": backup["label"],
             "bytes": backup["info"]["size"],

@@ -17,13 +17,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
     from roles.restore.files.catalogue import Refused, Target, as_user, first_line, pgbackrest
+    from roles.restore.files.choice import archived_at
 else:  # on the host the programs lie side by side
     from catalogue import Refused, Target, as_user, first_line, pgbackrest
+    from choice import archived_at
 
 PORT = "5499"
 REPLAY_ROOM = 1 << 30  # bytes that replaying WAL may need beside the database itself
 LIVE = "postgresql@17-main.service"
 NOT_REACHED = "recovery ended before configured recovery target was reached"
+UNREADABLE = re.compile(r'could not restore file "(\S+)" from archive')
+# pgBackRest's exit codes where what lies in the repository is bad, and not the way to it: checksum, file-invalid,
+# format, file-missing, backup-set-invalid, crypto, json-format.
+DAMAGE = (26, 28, 29, 55, 75, 95, 99)
+
+
+class Damaged(Refused):
+    """A backup that cannot be restored because of what lies in the repository."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +73,24 @@ def fetch(copy: Copy, target: Target, label: str) -> None:
     kind = {"time": ["--type=time", f"--target={target.value}", "--target-action=promote"]}
     kind["name"] = ["--type=name", f"--target={target.value}", "--target-action=promote"]
     spool = f"{copy.run}/spool"
-    place = [f"--pg1-path={copy.data}", f"--spool-path={spool}", f"--lock-path={spool}/lock", f"--log-path={copy.run}"]
-    words = pgbackrest(target, *place, f"--set={label}", "--archive-mode=off", *kind.get(target.kind, []))
-    done = as_user(copy.user, *words, "--log-level-console=off", "--log-level-stderr=error", "restore", timeout=None)
+    place = [f"--pg1-path={copy.data}", f"--lock-path={spool}/lock", f"--log-path={copy.run}"]
+    quiet = ["--log-level-console=off", "--log-level-stderr=error"]
+    words = pgbackrest(target, *place, f"--spool-path={spool}", f"--set={label}", "--archive-mode=off", *quiet)
+    words += [f"--recovery-option=restore_command={restore_command(pgbackrest(target, *place, *quiet))}"]
+    done = as_user(copy.user, *words, *kind.get(target.kind, []), "restore", timeout=None)
     if done.returncode or not (copy.data / "PG_VERSION").exists():
-        raise Refused(
+        raise (Damaged if done.returncode in DAMAGE else Refused)(
             f"The backup {label} cannot be restored: {first_line(done.stderr)}. The running database was not touched. "
             "Try an earlier --to, or see `pgbackrest verify`."
         )
+
+
+def restore_command(words: list[str]) -> str:
+    """What the copy asks for WAL. Not asynchronous: pgBackRest 2.55 then fails for a while where a timeline ends (its
+    issue 2423). PostgreSQL takes any failure for the end of all WAL, and starts; only where WAL is not there (1) that
+    may be so, and with anything above 125 PostgreSQL ends instead."""
+    asked = " ".join(f'"{word}"' for word in words)
+    return f'{asked} --no-archive-async archive-get %f "%p" || exit $(($? == 1 ? 1 : 255))'
 
 
 def prepare(copy: Copy) -> None:
@@ -179,6 +199,11 @@ def sql(copy: Copy, text: str, database: str = "postgres", *, writable: bool = F
     return str(done.stdout).strip()
 
 
+def history(copy: Copy) -> str:
+    """The history of the timeline that the copy began when it was recovered: how far it came."""
+    return max((copy.data / "pg_wal").glob("*.history")).read_text()
+
+
 def recover(copy: Copy, target: Target) -> str | None:
     """Wait until recovery has ended and the server still lives; returns the time of the last transaction (log's words).
 
@@ -199,7 +224,15 @@ def recover(copy: Copy, target: Target) -> str | None:
         reached = f"the last change in them is of {last[-1]}" if last else "they end before any change"
         raise Refused(
             f"The backups do not reach {target.words}: {reached}. Either it lies after the last change, or WAL before "
-            "it is missing. Choose that time or an earlier one. The running database was not touched."
+            "it is missing. Choose a time before that one. The running database was not touched."
+        )
+    if unread := UNREADABLE.findall(log):
+        why = re.findall(r"repo\d: (.{1,300})|ERROR: (.{1,300})", log)[-1:]
+        raise Refused(
+            f"WAL {unread[-1]} of the backup repository cannot be read: {''.join(''.join(each) for each in why)}. "
+            "If the store was away, run the same command again. If that file is damaged, `--to TIME` with a time some "
+            f"minutes before it was archived{archived_at(target, unread[-1], copy.user)}. The running database was not "
+            "touched."
         )
     words = [line for line in log.splitlines() if re.search(r"FATAL|PANIC|ERROR", line)][-3:]
     raise Refused(f"The copy's server ended during recovery: {' '.join(words) or 'it said nothing'}.")

@@ -30,15 +30,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
-    from roles.restore.files import catalogue, held, recovery, switching, verify
+    from roles.restore.files import catalogue, choice, held, recovery, switching, unsent, verify
     from roles.restore.files.catalogue import Refused, Target
     from roles.restore.files.recovery import Copy
     from roles.restore.files.state import State
 else:
     import catalogue
+    import choice
     import held
     import recovery
     import switching
+    import unsent
     import verify
     from catalogue import Refused, Target
     from recovery import Copy
@@ -65,7 +67,7 @@ def listing(as_of: str, number: int) -> dict[str, Any]:
     """Backups, restore points and the window, times in UTC. `number`: the repository."""
     target = Target("latest", as_of=as_of, repository=number)
     found = catalogue.repository(target)
-    oldest, newest = catalogue.window(target, found, time.time() if running() and not as_of else None)
+    oldest, newest = choice.window(target, found, time.time() if running() and not as_of else None)
     backups = [
         {
             "label": each["label"],
@@ -92,17 +94,19 @@ def beside(state: State, target: Target) -> dict[str, Any]:
     if target.kind == "time" and catalogue.seconds(target.value) > time.time():
         raise Refused(f"{target.words} lies in the future. Nothing was changed.")
     found = catalogue.repository(target)
-    backup = catalogue.choose(target, found, time.time() if alive and not target.as_of else None)
+    backups = choice.candidates(target, found, time.time() if alive and not target.as_of else None)
     bin_ = catalogue.binaries(found)
     if not state.kept:
-        recovery.check_room(COPY, backup)
-        state.kept = {"target": asked, "label": backup["label"], "asked": catalogue.iso(time.time()), "done": {}}
+        recovery.check_room(COPY, backups[0])
+        state.kept = {"target": asked, "label": backups[0]["label"], "asked": catalogue.iso(time.time()), "done": {}}
         state.save()
-    if alive and not target.as_of:
-        state.step("archive", switching.archive_all)
-    state.step("fetch", lambda: recovery.fetch(COPY, target, state.kept["label"]))
+    if not target.as_of:
+        state.step("archive", lambda: unsent.send(target, found, alive))
+    # Asked once: what the instance archives from here on, the copy need not have.
+    until = state.step("newest", lambda: choice.newest_wal(target, found)) if target.kind == "latest" else None
+    state.step("fetch", lambda: fetched(state, [each["label"] for each in backups]))
     try:
-        state.step("recover", lambda: recovered(target, bin_))
+        state.step("recover", lambda: recovered(target, bin_, until))
     except Refused:
         drop(state)  # so that another moment can be asked for at once
         raise
@@ -114,11 +118,33 @@ def beside(state: State, target: Target) -> dict[str, Any]:
     return summary(state)
 
 
-def recovered(target: Target, bin_: Path) -> str | None:
-    """Start the copy, wait for the target. A copy that another run left running is asked, not started again."""
+def fetched(state: State, labels: list[str]) -> None:
+    """Restore the files of the backup that was chosen; where it is damaged, of the full one before it."""
+    while True:
+        try:
+            recovery.fetch(COPY, state.target, state.kept["label"])
+        except recovery.Damaged as damage:
+            older = [label for label in labels if label < state.kept["label"]]
+            if not older:
+                raise
+            print(f"{damage} Now the backup before it, {older[0]}.", file=sys.stderr, flush=True)
+            state.kept.setdefault("damaged", []).append(state.kept["label"])
+            state.kept["label"] = older[0]
+            state.save()
+            shutil.rmtree(COPY.data, ignore_errors=True)
+        else:
+            return
+
+
+def recovered(target: Target, bin_: Path, until: str | None) -> str | None:
+    """Start the copy, wait for the target. A copy that another run left running is asked, not started again. `until`:
+    the WAL that it must come to."""
     if not recovery.runs(COPY):
         recovery.start(COPY, bin_, read_only=False)
-    return recovery.recover(COPY, target)
+    last = recovery.recover(COPY, target)
+    if until:
+        choice.check_end(recovery.history(COPY), until, last)
+    return last
 
 
 def verified(target: Target, bin_: Path, last: str | None) -> dict[str, Any]:
@@ -136,7 +162,8 @@ def verified(target: Target, bin_: Path, last: str | None) -> dict[str, Any]:
     recovery.stop(COPY)
     wrong += verify.damaged_pages(COPY, bin_)
     manifest = told["label"] if told else None
-    return {**seen, "secret": word, "manifest": manifest, "lost": lost, "problems": wrong}
+    report = {**seen, "secret": word, "manifest": manifest, "lost": lost, "problems": wrong}
+    return report | {"moment": catalogue.iso(when)}
 
 
 def summary(state: State) -> dict[str, Any]:

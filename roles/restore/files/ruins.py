@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING or __package__:
     from roles.restore.files.catalogue import (
+        FIRST,
         Refused,
         Target,
+        alone,
         configured,
         first_line,
         listing,
@@ -27,7 +29,7 @@ if TYPE_CHECKING or __package__:
         status,
     )
 else:  # on the host the programs lie side by side
-    from catalogue import Refused, Target, configured, first_line, listing, pgbackrest, repository, status
+    from catalogue import FIRST, Refused, Target, alone, configured, first_line, listing, pgbackrest, repository, status
 
 WAL = Path("/var/lib/postgresql/17/main/pg_wal")
 INDEX = ("archive/{}/archive.info", "backup/{}/backup.info")
@@ -41,7 +43,7 @@ AGAIN = "Nothing in the repository was touched. Run `mastodon-gov restore --swit
 
 
 def check_archive(target: Target) -> str:
-    """Prove that WAL arrives; returns what had to be put back."""
+    """Prove that WAL arrives in the first repository; returns what had to be put back."""
     done = "nothing to put back"
     if destroyed(target):
         put_back(target)
@@ -112,9 +114,15 @@ def put_back(target: Target) -> None:
 
 
 def tool(*words: str, given: bytes = b"", target: Target | None = None) -> subprocess.CompletedProcess[bytes]:
-    """pgBackRest as postgres, in bytes; `target` for the commands that ask one repository."""
-    quiet = ["--log-level-console=off", "--log-level-file=off", "--log-level-stderr=error"]
-    command = pgbackrest(target, *quiet, *words) if target else ["pgbackrest", f"--stanza={configured()[0]}", *words]
+    """pgBackRest as postgres, in bytes; without `target` for the commands that ask every repository they know."""
+    if target:
+        quiet = ["--log-level-console=off", "--log-level-file=off", "--log-level-stderr=error"]
+        return _as_postgres(pgbackrest(target, *quiet, *words), given)
+    with alone(FIRST) as conf:
+        return _as_postgres(["pgbackrest", f"--stanza={configured()[0]}", conf, *words], given)
+
+
+def _as_postgres(command: list[str], given: bytes) -> subprocess.CompletedProcess[bytes]:
     try:
         return subprocess.run(
             ["timeout", "300", "runuser", "-u", "postgres", "--", *command],

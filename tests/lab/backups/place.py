@@ -41,6 +41,19 @@ def put(client: Any, key: str, body: bytes) -> None:
     client.put_object(Bucket=BUCKET, Key=key, Body=body, ContentMD5=checksum)
 
 
+def flipped(body: bytes) -> bytes:
+    """The same, but for one bit in the middle."""
+    middle = len(body) // 2
+    return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
+
+
+def largest(client: Any, label: str) -> str:
+    """Key of a backup's largest object, which is not its manifest."""
+    listed = client.list_objects_v2(Bucket=BUCKET, Prefix=f"pg/backup/social/{label}/")["Contents"]
+    key: str = max((each for each in listed if "manifest" not in each["Key"]), key=lambda each: each["Size"])["Key"]
+    return key
+
+
 def status(at: Deployed) -> dict[str, Any]:
     """What the host says of its backups."""
     said: dict[str, Any] = json.loads(at.root(f"{LIB}/backup-status"))

@@ -17,7 +17,9 @@ from tests.lab.backups.place import (
     PGBACKREST,
     backup,
     bucket,
+    flipped,
     known,
+    largest,
     put,
     said,
     set_secret,
@@ -166,11 +168,9 @@ def test_a_flipped_byte_is_found(instance: Deployed) -> None:
     backup(instance, "")
     label = status(instance)["label"]
     with bucket(instance) as client:
-        listed = client.list_objects_v2(Bucket=BUCKET, Prefix=f"pg/backup/social/{label}/")["Contents"]
-        key = max((each for each in listed if "manifest" not in each["Key"]), key=lambda each: each["Size"])["Key"]
+        key = largest(client, label)
         good = client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
-        middle = len(good) // 2
-        put(client, key, good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :])
+        put(client, key, flipped(good))
     try:
         done = instance.machine().exec(["systemctl", "start", "mfg-backup-verify.service"], check=False)
         assert done.returncode != 0

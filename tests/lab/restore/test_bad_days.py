@@ -1,4 +1,5 @@
-"""Restores that must not succeed: other secrets, a hole in the WAL; and a drill that meets a backup."""
+"""Restores that must not succeed: other secrets, a hole in the WAL; one around a damaged backup; a drill that meets a
+backup."""
 
 from __future__ import annotations
 
@@ -7,8 +8,7 @@ import json
 import pytest
 
 from mastodon_gov.instance.load import load
-from mastodon_gov.storage.client import connect, reached
-from tests.lab.backups.place import BUCKET, bucket, unreachable
+from tests.lab.backups.place import BUCKET, bucket, flipped, largest, put, status, unreachable
 from tests.lab.deployed import LIB, Deployed
 from tests.lab.restore.people import Staff, post, reads, staff, this_second
 
@@ -46,19 +46,63 @@ def test_a_hole_in_the_wal_is_a_sentence(doomed: Deployed, known: Staff) -> None
     second = this_second(doomed)
     post(doomed, known, "later")
     doomed.root(f"{LIB}/restore-point beyond")
-    instance = load(doomed.directory)
-    with reached(instance) as bundle:
-        writer = connect(instance, doomed.demo.world.keys["backups"], bundle)
-        stanza = f"pg/archive/{instance.backups.stanza}/"
-        listed = writer.list_objects_v2(Bucket="social-backups", Prefix=stanza)["Contents"]
+    stanza = f"pg/archive/{load(doomed.directory).backups.stanza}/"
+    with bucket(doomed) as writer:
+        listed = writer.list_objects_v2(Bucket=BUCKET, Prefix=stanza)["Contents"]
         (key,) = [each["Key"] for each in listed if hole in each["Key"]]
-        writer.delete_object(Bucket="social-backups", Key=key)
-    done = doomed.cli("restore", "--to", second, check=False, timeout=1500)
-    assert done.returncode == 1
-    assert "The backups do not reach time" in done.stderr
-    assert doomed.root("ls /var/lib/postgresql/17").split() == ["main"]
+        good = writer.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        writer.delete_object(Bucket=BUCKET, Key=key)
+    refused(doomed, second, "The backups do not reach time")
+    # PostgreSQL itself takes the hole for the end of all WAL, and starts.
+    refused(doomed, "latest", "The backups do not reach the newest moment", "the next one is missing")
+    with bucket(doomed) as writer:
+        put(writer, key, flipped(good))
+    refused(doomed, "latest", f"WAL {hole} of the backup repository cannot be read", "some minutes before")
     assert number in doomed.sql("select id from statuses")
     doomed.root("systemctl start mfg-backup.service")
+
+
+def refused(doomed: Deployed, to: str, *says: str) -> None:
+    """A restore that is refused after it was begun leaves nothing of its copy."""
+    done = doomed.cli("restore", "--to", to, check=False, timeout=1500)
+    assert done.returncode == 1
+    assert [words for words in says if words not in done.stderr] == []
+    assert doomed.root("ls /var/lib/postgresql/17").split() == ["main"]
+
+
+def test_a_damaged_backup_is_got_around(doomed: Deployed, known: Staff) -> None:
+    """One bit of the newest full backup is another: the one before it and all WAL since lead to the same state."""
+    before = post(doomed, known, "before the damaged backup")
+    doomed.root("systemctl start mfg-backup.service")
+    after = post(doomed, known, "after the damaged backup")
+    label = status(doomed)["label"]
+    with bucket(doomed) as writer:
+        key = largest(writer, label)
+        put(writer, key, flipped(writer.get_object(Bucket=BUCKET, Key=key)["Body"].read()))
+    done = doomed.cli("restore", "--to", "latest", "--json", timeout=1500)
+    told = json.loads(done.stdout)
+    assert f"The backup {label} cannot be restored" in done.stderr
+    assert (told["damaged"], told["label"] < label) == ([label], True)
+    assert told["done"]["verify"]["result"]["counts"]["statuses"] == int(doomed.sql("select count(*) from statuses"))
+    assert {before, after} <= set(doomed.sql("select id from statuses").split())
+    doomed.cli("restore", "--drop-beside")
+    doomed.root("systemctl start mfg-backup.service")
+
+
+def test_the_whole_wal_of_a_dead_database_is_in_the_copy(doomed: Deployed, known: Staff) -> None:
+    """It died while the store was away: what it had put by to be archived lies on its disk alone."""
+    unit = "postgresql@17-main.service"
+    with unreachable(doomed):
+        post(doomed, known, "while the store was away")
+        counted = int(doomed.sql("select count(*) from statuses; select from pg_switch_wal()").split()[0])
+        doomed.root(f"systemctl kill --signal=KILL {unit}; systemctl stop {unit}")
+    try:
+        told = json.loads(doomed.cli("restore", "--to", "latest", "--json", timeout=1500).stdout)
+        assert told["done"]["archive"]["result"] == 0
+        assert told["done"]["verify"]["result"]["counts"]["statuses"] == counted
+        doomed.cli("restore", "--drop-beside")
+    finally:
+        doomed.root(f"systemctl reset-failed {unit}; systemctl start {unit}")
 
 
 def test_a_store_that_is_away_at_the_switch(doomed: Deployed, known: Staff) -> None:
