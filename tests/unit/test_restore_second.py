@@ -31,7 +31,7 @@ def test_the_second_repository_is_asked_alone(monkeypatch: pytest.MonkeyPatch) -
     asked = second(monkeypatch, "posix")
     target = Target("latest", repository=2)
     catalogue.repository(target)
-    assert (catalogue.points(target), verify.manifests(target)) == ([], [])
+    assert (catalogue.points(target, 0.0), verify.manifest_before(target, 0.0)) == ([], None)
     assert [("--repo=2" in words, "--repo=1" in words) for words in asked] == [(True, False)]
 
 

@@ -192,13 +192,13 @@ def points(target: Target, since: float) -> list[dict[str, Any]]:
 
 def _point_keys(target: Target) -> list[str]:
     """As restore_point.py writes them, beside pgBackRest's files: YYYYmmddHHMMSS-NAME.json."""
-    listed = listing(target, POINTS, "--repo1-path=/")
+    listed = listing(target, POINTS, BESIDE)
     return sorted(key for key, told in listed.items() if told.get("type") == "file")
 
 
 def _point(target: Target, key: str) -> dict[str, Any] | None:
     """Name, time (UTC), lsn, wal; None for what somebody else put there."""
-    point = parsed(ask(target, "--repo1-path=/", "--raw", "repo-get", f"{POINTS}/{key}"))
+    point = parsed(ask(target, BESIDE, "--raw", "repo-get", f"{POINTS}/{key}"))
     return point if {"name", "time", "lsn", "wal"} <= point.keys() else None
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
-    from roles.restore.files.catalogue import Target, as_user, ask, configured, first_line, listing, parsed
+    from roles.restore.files.catalogue import BESIDE, Target, as_user, ask, configured, first_line, listing, parsed
     from roles.restore.files.recovery import PORT, Copy, sql
 else:  # on the host the programs lie side by side
-    from catalogue import Target, as_user, ask, configured, first_line, listing, parsed
+    from catalogue import BESIDE, Target, as_user, ask, configured, first_line, listing, parsed
     from recovery import PORT, Copy, sql
 
 DATABASE = "mastodon_production"
@@ -64,7 +64,7 @@ def manifest_before(target: Target, when: float, user: str = "postgres") -> dict
     latest = time.strftime("%Y%m%d-%H%M%S", time.gmtime(when + DAY))  # labels are in the host's own time zone
     began = {name: name.removesuffix(".json").rpartition("_")[2][:15] for name in _listed(target, user)}
     for name in sorted((name for name in began if began[name] <= latest), key=lambda name: began[name], reverse=True):
-        told = parsed(ask(target, "--repo1-path=/", "--raw", "repo-get", f"manifests/{name}", user=user))
+        told = parsed(ask(target, BESIDE, "--raw", "repo-get", f"manifests/{name}", user=user))
         sealed = hmac.compare_digest(str(told.get("seal")).encode(), seal(told).encode())
         if sealed and f"{told['label']}.json" == name and told["observed"]["at"] <= when:
             return told
@@ -72,7 +72,7 @@ def manifest_before(target: Target, when: float, user: str = "postgres") -> dict
 
 
 def _listed(target: Target, user: str) -> list[str]:
-    return [name for name in listing(target, "manifests", "--repo1-path=/", user=user) if name.endswith(".json")]
+    return [name for name in listing(target, "manifests", BESIDE, user=user) if name.endswith(".json")]
 
 
 def _key(label: str) -> bytes:
