@@ -28,8 +28,8 @@ HELD = "/var/lib/mastodon-gov/upgrade-held"  # the release whose post-deployment
 @dataclass(frozen=True)
 class Application:
     """What database and releases say: number of tables, migrations done, those of every installed release, the owner's
-    account, living accounts of organisations that organisations.yaml does not know any more, and whether an upgrade is
-    on its way or held before its end."""
+    account, living accounts at organisations or domains that organisations.yaml does not want any more, and whether an
+    upgrade is on its way or held before its end."""
 
     tables: int = 0
     versions: frozenset[str] = frozenset()
@@ -121,10 +121,18 @@ def refused(state: Application, instance: Instance, release: str) -> str | None:
     return domain_refusal(instance, deployed.get("local_domain"), deployed.get("web_domain"), state.status_host)
 
 
-def _orphaned(organisation: str, told: dict[str, Any]) -> str:
+def _orphaned(gone: str, told: dict[str, Any]) -> str:
+    """`gone`: an organisation, or a domain of one that stays."""
     names = ", ".join(f"@{name}" for name in told["names"]) + (", …" if told["count"] > len(told["names"]) else "")
+    if stays := told.get("of"):
+        return (
+            f"organisations.yaml, organisation {stays}: found the domain {gone} no more, or the state `requested`, where "
+            f"no domain counts, but {told['count']} accounts have or await an address there: {names}. The sweep would "
+            "disable them. Put the domain back (`state: leaving` lets nobody new in), off-board the accounts "
+            "(`mastodon-gov offboard @NAME`) or give them another address, then remove it."
+        )
     return (
-        f"organisations.yaml: found no organisation {organisation}, but {told['count']} of its accounts live: {names}. "
+        f"organisations.yaml: found no organisation {gone}, but {told['count']} of its accounts live: {names}. "
         "Only one without living accounts can go. Put it back with `state: leaving`, off-board the accounts "
         "(`mastodon-gov offboard @NAME`), then remove it."
     )

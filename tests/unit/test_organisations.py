@@ -171,6 +171,23 @@ def test_living_accounts_of_a_removed_organisation_are_named(directory: Path) ->
     assert refused(Application(), instance, "4.6.5-x") is None
 
 
+def test_living_accounts_at_a_domain_that_goes_are_named(directory: Path) -> None:
+    """One sentence for each domain; the organisation stays."""
+    told = {"count": 2, "names": ["ferries", "ports"], "of": "council"}
+    sentences = refused(Application(orphans={"a.test": told, "b.test": told}), load(directory), "4.6.5-x")
+    assert sentences
+    first, second = sentences.splitlines()
+    for part in (
+        "organisation council",
+        "the domain a.test",
+        "2 accounts",
+        "@ferries, @ports.",
+        "mastodon-gov offboard",
+    ):
+        assert part in first
+    assert "b.test" in second
+
+
 def test_300_organisations_and_2000_accounts(directory: Path) -> None:
     """Read in seconds, and the lock is settled with exactly what was synced, in whatever order the file has them."""
     bodies = [f"  - id: b{n}\n    name: Body {n}\n    domains: [b{n}.test, mail.b{n}.test]\n" for n in range(300)]
