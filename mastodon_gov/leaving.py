@@ -130,7 +130,7 @@ def lockdown(directory: Path, account: str, why: str, by: str, as_json: bool, dr
 def handback(  # noqa: PLR0913, PLR0917
     directory: Path, account: str, to: str | None, why: str, by: str, as_json: bool, dry_run: bool
 ) -> None:
-    """Open an account again that `offboard` or `lockdown` has shut, with the role it had.
+    """Open an account again that `offboard`, `lockdown` or the sweep has shut, with the role it had.
 
     Changes the database. Who came in meanwhile is cut off once more. The person sets a new password through the page
     that is printed, which sends a link to the account's mail address.

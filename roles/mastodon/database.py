@@ -15,7 +15,7 @@ from mastodon_gov.instance.immutable import domain_refusal
 from mastodon_gov.migrations import Migrations
 from roles.lib import Commands
 from roles.lib.seen import seen
-from roles.mastodon.lock import is_settled, lock_sql, psql_install, status_sql, sync_sql
+from roles.mastodon.lock import SETTINGS, is_settled, lock_sql, psql_install, status_sql, sync_sql
 from roles.mastodon.processes import HOME, LIB, journalled, who
 
 DATABASE = "mastodon_production"
@@ -126,8 +126,8 @@ def _orphaned(gone: str, told: dict[str, Any]) -> str:
     names = ", ".join(f"@{name}" for name in told["names"]) + (", …" if told["count"] > len(told["names"]) else "")
     if stays := told.get("of"):
         return (
-            f"organisations.yaml, organisation {stays}: found the domain {gone} no more, or the state `requested`, where "
-            f"no domain counts, but {told['count']} accounts have or await an address there: {names}. The sweep would "
+            f"organisations.yaml, organisation {stays}: found the domain {gone} no more, or the state `requested`, in "
+            f"which none counts, but {told['count']} accounts have or await an address there: {names}. The sweep would "
             "disable them. Put the domain back (`state: leaving` lets nobody new in), off-board the accounts "
             "(`mastodon-gov offboard @NAME`) or give them another address, then remove it."
         )
@@ -197,10 +197,9 @@ def database_lock(node: Node) -> Commands:
     it did not cover."""
     instance = node.instance
     names = (instance.domain.handle, instance.domain.web)
-    settings = {"require_2fa": "true"}
-    if not is_settled(observe(node).lock, instance.register, settings, names):
+    if not is_settled(observe(node).lock, instance.register, SETTINGS, names):
         install = " ".join(psql_install(DATABASE))
-        sql = lock_sql() + "\n" + sync_sql(instance.register, settings, names)
+        sql = lock_sql() + "\n" + sync_sql(instance.register, SETTINGS, names)
         yield StringCommand(f"runuser -u postgres -- {install}", _stdin=sql)
 
 
