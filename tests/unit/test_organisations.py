@@ -218,6 +218,8 @@ def test_offboard_means_every_account_the_person_can_post_as(directory: Path) ->
     }
     assert leaving.accounts_of(instance, "@x") == {"handles": ["x"], "must": ["x"]}
     assert leaving.named_in(instance, "ana@agency.test") == ["agency.responsible", "@agency_press.owner"]
+    (directory / "organisations.yaml").write_text(GOOD.replace("ana@agency.test", "Ana@agency.test"))
+    assert leaving.named_in(load(directory), "ANA@agency.test") == ["agency.responsible", "@agency_press.owner"]
 
 
 def test_handover_checks_the_file_before_it_touches_the_host(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,10 +233,13 @@ def test_handover_checks_the_file_before_it_touches_the_host(directory: Path, mo
 
 def test_people_shows_tools_that_are_not_listed(directory: Path) -> None:
     """The file allows one application; Mastodon's own page needs no permission."""
-    tokens = [{"application": name} for name in ("Scheduler", "Web", "Robot")]
+    tokens = [{"application": name, "superapp": False} for name in ("Scheduler", "Robot")]
+    tokens += [{"application": "Web", "superapp": True}]
     live: list[dict[str, Any]] = [{"handle": "Agency_Press", "address": "press@agency.test", "tokens": tokens},
             {"handle": "x", "address": "x@council.test", "tokens": []}]  # fmt: skip
     press, other = joined(load(directory), live)
     assert (press["listed"], press["organisation"], press["foreign_tools"]) == (True, "agency", ["Robot"])
     assert press["people"] == ["ana@agency.test", "ben@agency.test"]
+    (false,) = joined(load(directory), [live[1] | {"tokens": [{"application": "Web", "superapp": False}]}])
+    assert false["foreign_tools"] == ["Web"]
     assert (other["listed"], other["organisation"], other["people"]) == (False, "council", ["x@council.test"])
