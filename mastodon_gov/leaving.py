@@ -43,12 +43,12 @@ def accounts_of(instance: Instance, who: str) -> Request:
 
 def named_in(instance: Instance, who: str) -> list[str]:
     """Places of organisations.yaml that still name a person."""
-    person = who.lower()
     keys = ("responsible", "deputy", "records_contact", "data_protection_contact")
-    found = [f"{body.id}.{key}" for body in instance.organisations for key in keys if getattr(body, key) == person]
-    return found + [
-        f"@{a.handle}.{key}" for a in instance.accounts for key in ("owner", "deputy") if getattr(a, key) == person
+    places = [(f"{body.id}.{key}", getattr(body, key)) for body in instance.organisations for key in keys]
+    places += [
+        (f"@{each.handle}.{key}", getattr(each, key)) for each in instance.accounts for key in ("owner", "deputy")
     ]
+    return [place for place, address in places if address and address.lower() == who.lower()]
 
 
 def _options(verb: Callable[..., None]) -> Callable[..., None]:
@@ -67,17 +67,19 @@ def _shut(host: Host, request: Request, dry_run: bool) -> dict[str, Any]:
     return ask_host(host, "look" if dry_run else "shut", request)
 
 
-def _tell(host: Host, answer: dict[str, Any], as_json: bool) -> None:
+def _tell(host: Host, answer: dict[str, Any], as_json: bool, dry_run: bool) -> None:
     if as_json:
         click.echo(json.dumps(answer))
     else:
-        names, counts = ", ".join(f"@{name}" for name in answer["accounts"]), answer["cut"]
-        held = ", ".join(f"{number} {what.replace('_', ' ')}" for what, number in counts.items() if what != "accounts")
-        if "evidence" not in answer:
+        names = ", ".join(f"@{name}" for name in answer["accounts"]) or "no account, only invitations"
+        counts = ((number, what.replace("_", " ")) for what, number in answer["cut"].items() if what != "accounts")
+        held = ", ".join(f"{number} {what}" for number, what in counts)
+        if dry_run:
             click.echo(f"Would shut {names}: {held}. Nothing was changed.")
             return
         click.echo(f"Shut in {answer['seconds']:.2f} s: {names}. Ended: {held}. Posts and followers stay.")
-        click.echo(f"Evidence: {host.name}:{answer['evidence']} (only root reads it)")
+        if "evidence" in answer:
+            click.echo(f"Evidence: {host.name}:{answer['evidence']} (only root reads it)")
         if answer["without_owner"]:
             click.echo("No owner is left who can sign in: `mastodon-gov owner --reset` lets one in again.", err=True)
     if answer.get("streams", "ended") != "ended":
@@ -92,7 +94,8 @@ def _tell(host: Host, answer: dict[str, Any], as_json: bool) -> None:
 @_options
 @click.pass_obj
 def offboard(directory: Path, who: str, why: str, by: str, as_json: bool, dry_run: bool) -> None:  # noqa: PLR0913, PLR0917
-    """End the access of a person who leaves: PERSON is a mail address, and means every account that person can post as.
+    """End the access of a person who leaves: PERSON is a mail address, and means every account that person can post as,
+    and an invitation that nobody has used yet.
 
     Changes the database, at once: sessions, tokens, streams, push, second factor, password, pending address changes,
     reset links, invitations and scheduled posts of these accounts end. Accounts, posts and followers stay. Give an
@@ -100,7 +103,7 @@ def offboard(directory: Path, who: str, why: str, by: str, as_json: bool, dry_ru
     """
     host = application_host(directory)
     request = accounts_of(host.instance, who) | {"verb": "offboard", "why": why, "by": by}
-    _tell(host, _shut(host, request, dry_run), as_json)
+    _tell(host, _shut(host, request, dry_run), as_json, dry_run)
     if not as_json and (left := named_in(host.instance, who)):
         click.echo(f"organisations.yaml still names {who}: {', '.join(left)}. Write somebody else there.", err=True)
 
@@ -116,7 +119,7 @@ def lockdown(directory: Path, account: str, why: str, by: str, as_json: bool, dr
     """
     host, name = application_host(directory), handle_of(account)
     request = {"handles": [name], "must": [name], "verb": "lockdown", "why": why, "by": by}
-    _tell(host, _shut(host, request, dry_run), as_json)
+    _tell(host, _shut(host, request, dry_run), as_json, dry_run)
 
 
 @click.command()
@@ -127,7 +130,7 @@ def lockdown(directory: Path, account: str, why: str, by: str, as_json: bool, dr
 def handback(  # noqa: PLR0913, PLR0917
     directory: Path, account: str, to: str | None, why: str, by: str, as_json: bool, dry_run: bool
 ) -> None:
-    """Open an account again that `offboard` or `lockdown` has shut, with the role it had.
+    """Open an account again that `offboard`, `lockdown` or the sweep has shut, with the role it had.
 
     Changes the database. Who came in meanwhile is cut off once more. The person sets a new password through the page
     that is printed, which sends a link to the account's mail address.
@@ -182,6 +185,6 @@ def handover(  # noqa: PLR0913, PLR0917
     answer = _shut(host, request, dry_run)
     if not dry_run:
         write()
-    _tell(host, answer, as_json)
+    _tell(host, answer, as_json, dry_run)
     if not as_json and not freeze:
         _tell_opened(host, answer, entry.mailbox or to, False, dry_run)

@@ -40,8 +40,9 @@ def joined(instance: Instance, live: list[dict[str, Any]]) -> list[dict[str, Any
 
 
 def _foreign_tools(account: dict[str, Any], tools: tuple[str, ...]) -> list[str]:
-    """Applications with a token that the file does not allow. "Web" is Mastodon's own page in a browser."""
-    return sorted({str(token["application"]) for token in account["tokens"]} - set(tools) - {"Web"})
+    """Applications with a token that the file does not allow. Mastodon's own pages in a browser are its `superapp`, and
+    not whatever calls itself "Web"."""
+    return sorted({str(token["application"]) for token in account["tokens"] if not token["superapp"]} - set(tools))
 
 
 @click.command()

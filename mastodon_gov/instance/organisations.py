@@ -90,6 +90,8 @@ class OfficialAccount(Part):
     """Whether programs post here. Then it needs a mailbox, where people get an answer."""
     tools: tuple[Annotated[str, Field(min_length=1, max_length=100)], ...] = ()
     """Names of the applications that may hold a token for it."""
+    role: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    """Name of the role it has in Mastodon, where none came with its invitation. The sweep reports any other."""
 
     @property
     def address(self) -> str:

@@ -17,7 +17,7 @@ from mastodon_gov.instance.immutable import domain_refusal
 from mastodon_gov.migrations import Migrations
 from roles.lib import Commands
 from roles.lib.seen import seen
-from roles.mastodon.lock import is_settled, lock_sql, psql_install, status_sql, sync_sql
+from roles.mastodon.lock import SETTINGS, is_settled, lock_sql, psql_install, status_sql, sync_sql
 from roles.mastodon.processes import HOME, LIB, journalled, who
 
 DATABASE = "mastodon_production"
@@ -30,8 +30,9 @@ HELD = "/var/lib/mastodon-gov/upgrade-held"  # the release whose post-deployment
 @dataclass(frozen=True)
 class Application:
     """What database and releases say: whether the server answered, why it did not say everything, whether anybody has
-    an account, migrations done, those of every installed release, the owner's account, living accounts of organisations
-    that organisations.yaml does not know any more, and whether an upgrade is on its way or held before its end."""
+    an account, migrations done, those of every installed release, the owner's account, living accounts at organisations
+    or domains that organisations.yaml does not want any more, and whether an upgrade is on its way or held before its
+    end."""
 
     answered: bool = False
     failed: str = ""
@@ -154,10 +155,18 @@ def refused(state: Application, instance: Instance, release: str) -> str | None:
     return domain_refusal(instance, deployed.get("local_domain"), deployed.get("web_domain"), state.status_host)
 
 
-def _orphaned(organisation: str, told: dict[str, Any]) -> str:
+def _orphaned(gone: str, told: dict[str, Any]) -> str:
+    """`gone`: an organisation, or a domain of one that stays."""
     names = ", ".join(f"@{name}" for name in told["names"]) + (", …" if told["count"] > len(told["names"]) else "")
+    if stays := told.get("of"):
+        return (
+            f"organisations.yaml, organisation {stays}: found the domain {gone} no more, or the state `requested`, in "
+            f"which none counts, but {told['count']} accounts have or await an address there: {names}. The sweep would "
+            "disable them. Put the domain back (`state: leaving` lets nobody new in), off-board the accounts "
+            "(`mastodon-gov offboard @NAME`) or give them another address, then remove it."
+        )
     return (
-        f"organisations.yaml: found no organisation {organisation}, but {told['count']} of its accounts live: {names}. "
+        f"organisations.yaml: found no organisation {gone}, but {told['count']} of its accounts live: {names}. "
         "Only one without living accounts can go. Put it back with `state: leaving`, off-board the accounts "
         "(`mastodon-gov offboard @NAME`), then remove it."
     )
@@ -224,10 +233,9 @@ def database_lock(node: Node) -> Commands:
     it did not cover."""
     instance = node.instance
     names = (instance.domain.handle, instance.domain.web)
-    settings = {"require_2fa": "true"}
-    if not is_settled(observe(node).lock, instance.register, settings, names):
+    if not is_settled(observe(node).lock, instance.register, SETTINGS, names):
         install = " ".join(psql_install(DATABASE))
-        sql = lock_sql() + "\n" + sync_sql(instance.register, settings, names)
+        sql = lock_sql() + "\n" + sync_sql(instance.register, SETTINGS, names)
         yield StringCommand(f"runuser -u postgres -- {install}", _stdin=sql)
 
 

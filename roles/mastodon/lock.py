@@ -37,6 +37,9 @@ def status_sql() -> str:
     return (FILES / "lock_status.sql").read_text()
 
 
+# What the lock is told besides the register: every role has the second factor.
+SETTINGS = {"require_2fa": "true"}
+
 # State and domains of each organisation, by id (Instance.register).
 Register = dict[str, dict[str, Any]]
 

@@ -44,6 +44,7 @@ PROGRAMS = (
     "server_settings.py",
     "server_settings.rb",
     "leaving.py",
+    "leaving_database.py",
     "leaving_evidence.sql",
     "leaving_cut.sql",
     "status.py",

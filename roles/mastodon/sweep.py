@@ -13,6 +13,7 @@ from roles.lib import Commands
 from roles.lib.files import Entry, ManagedFile
 from roles.lib.render import managed, program
 from roles.lib.units import Unit
+from roles.mastodon.lock import SETTINGS
 from roles.mastodon.processes import LIB
 
 SYSTEM = "etc/systemd/system"
@@ -28,11 +29,13 @@ def expected(instance: Instance) -> dict[str, Any]:
     return {
         "owner": instance.owner.username,
         "domains": list(instance.staff_domains),
+        "register": instance.register,
+        "settings": SETTINGS,
         "organisations": [
             body.model_dump(mode="json", include={"id", "name", "domains"}) for body in instance.organisations
         ],
         "accounts": [
-            account.model_dump(mode="json", include={"handle", "organisation", "tools"})
+            account.model_dump(mode="json", include={"handle", "organisation", "tools", "role"})
             for account in instance.accounts
         ],
         "applications": list(sweep.applications),

@@ -96,9 +96,24 @@ def official(instance: Deployed, domain: str = "agency.test") -> Iterator[Offici
         tootctl(instance, "accounts", "delete", name)
 
 
+_BESIDES = """
+UPDATE users u SET webauthn_id = 'w', sign_in_token = 's', otp_backup_codes = '{{b}}'
+  FROM accounts a WHERE a.id = u.account_id AND a.username = '{name}';
+INSERT INTO webauthn_credentials (external_id, public_key, nickname, user_id, created_at, updated_at)
+SELECT 'e{name}', 'p', 'a key', u.id, now(), now() FROM users u JOIN accounts a ON a.id = account_id
+ WHERE a.username = '{name}';
+INSERT INTO gov.setting VALUES ('inviter', '{name}');
+SELECT gov.invite('{{"address": "{name}.guest@agency.test", "organisation": "agency", "by": "a lab test"}}');
+DELETE FROM gov.setting WHERE name = 'inviter';
+INSERT INTO account_stats (account_id, followers_count, created_at, updated_at)
+SELECT id, 1, now(), now() FROM accounts WHERE username = '{name}'
+    ON CONFLICT (account_id) DO UPDATE SET followers_count = 1;
+"""
+
+
 def furnish(account: Official) -> None:
-    """Session, second factor, token, push subscription, grant, post, scheduled post, pending address, reset link,
-    invite, open stream."""
+    """Session, second factor, token, push subscription, grant, post, scheduled post, pending address, reset link, open
+    stream; and past the pages a security key, a code to sign in by mail, an invitation in that name, a follower."""
     person = account.person
     assert person.sign_in(account.address, account.password).status == 302
     enrol(person)
@@ -120,6 +135,7 @@ def furnish(account: Official) -> None:
     assert person.ask("/auth", {"authenticity_token": hidden(page, "authenticity_token")} | change).status == 302
     assert ask_for_reset(account.instance, account.address).status == 302
     wait_for(lambda: account.column("reset_password_token"), 60, "the reset link is made")
+    account.instance.sql(_BESIDES.format(name=account.name))
     account.streams.append(Stream(account.instance, account.token))
 
 

@@ -5,14 +5,16 @@ the interface of the deployed instance, from another machine."""
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.lab.deployed import Deployed, wait_for
 from tests.lab.officials import EDIT, SIGN_IN, Official, ask_for_reset, furnish, journal, link_in_mail, official
-from tests.lab.people import browser, tootctl
+from tests.lab.people import Browser, browser, tootctl
 
 KILLED = 5  # seconds; the reference measured 0.3 s on an idle machine
 LEFT_ALIVE = {  # rows of what upstream's own ways leave behind
@@ -22,8 +24,11 @@ LEFT_ALIVE = {  # rows of what upstream's own ways leave behind
     "web_push_subscriptions": "user_id = {u}",
     "scheduled_statuses": "account_id = {a}",
     "invites": "user_id = {u} AND (expires_at IS NULL OR expires_at > now() AT TIME ZONE 'UTC')",
+    "gov.invitation": "invite_id IN (SELECT id FROM invites WHERE user_id = {u}) AND revoked_at IS NULL",
+    "webauthn_credentials": "user_id = {u}",
 }
-EMPTIED = ("unconfirmed_email", "reset_password_token", "confirmation_token", "otp_secret")
+EMPTIED = ("unconfirmed_email", "reset_password_token", "confirmation_token", "otp_secret", "otp_backup_codes",
+           "sign_in_token", "webauthn_id")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +46,8 @@ def told(hijacked: Official) -> dict[str, object]:
     looked = instance.cli("lockdown", f"@{hijacked.name}", "--why", "a test", "--dry-run", "--json")
     assert json.loads(looked.stdout)["cut"]["tokens"] == 1
     for table, where in LEFT_ALIVE.items():
-        assert hijacked.count(table, where) or table == "invites", table
+        assert hijacked.count(table, where), table
+    assert all(hijacked.column(name) for name in EMPTIED)
     assert hijacked.api("/api/v1/accounts/verify_credentials").status == 200
     assert hijacked.streams[0].ended is None
     done = instance.cli("lockdown", f"@{hijacked.name}", "--why", 'hijacked; it\'s "odd"', "--by", "ana", "--json")
@@ -62,9 +68,11 @@ def test_everything_that_lets_somebody_in_is_gone(hijacked: Official, told: dict
     assert hijacked.column("otp_required_for_login") == "f"
 
 
-def test_it_takes_no_second_once_connected(told: dict[str, object]) -> None:
-    """Measured on the host, evidence included. (Several times that on a machine that is busy with other tests.)"""
-    assert float(str(told["seconds"])) < 4
+def test_it_takes_no_second_once_connected(hijacked: Official, told: dict[str, object]) -> None:
+    """Measured on the host, evidence included; the best of three, because the machine is busy with other tests."""
+    words = ("lockdown", f"@{hijacked.name}", "--why", "how fast", "--json")
+    again = [json.loads(hijacked.instance.cli(*words).stdout)["seconds"] for _ in range(2)]
+    assert min(float(str(told["seconds"])), *again) < 1
 
 
 def test_account_and_posts_stay(hijacked: Official, told: dict[str, object]) -> None:
@@ -73,6 +81,7 @@ def test_account_and_posts_stay(hijacked: Official, told: dict[str, object]) -> 
     assert seen.status == 200
     assert hijacked.count("statuses", "account_id = {a} AND deleted_at IS NULL") == 1
     assert hijacked.count("accounts", "id = {a} AND suspended_at IS NULL") == 1
+    assert hijacked.count("account_stats", "account_id = {a} AND followers_count = 1") == 1
 
 
 def test_evidence_was_kept_first(hijacked: Official, told: dict[str, object]) -> None:
@@ -83,11 +92,12 @@ def test_evidence_was_kept_first(hijacked: Official, told: dict[str, object]) ->
     (held,) = json.loads(text)["accounts"]
     assert held["user"]["unconfirmed_email"] == f"{hijacked.name}.new@agency.test"
     assert [token["application"] for token in held["tokens"]] == ["a lab test"]
-    assert [len(held[part]) for part in ("scheduled_posts", "push_subscriptions")] == [1, 1]
+    assert [len(held[part]) for part in ("scheduled_posts", "push_subscriptions", "security_keys")] == [1, 1, 1]
+    assert held["archives"] == []
     assert held["sessions"]
     assert held["sign_ins"]
     assert hijacked.token not in text
-    (entry,) = journal(hijacked.instance, "lockdown", hijacked.name)
+    entry, *_ = journal(hijacked.instance, "lockdown", hijacked.name)
     assert (entry["MFG_BY"], entry["MFG_WHY"]) == ("ana", 'hijacked; it\'s "odd"')
     assert path in entry["MESSAGE"]
 
@@ -141,9 +151,10 @@ def test_handed_back_by_one_command(instance: Deployed) -> None:
                 "user[password_confirmation]": "correct horse"}  # fmt: skip
         assert browser(instance).fill(link, "/auth/password", **form).status == 302
         assert browser(instance).sign_in(new, "correct horse").status == 302
-        again = instance.cli("handback", f"@{account.name}", "--why", "a test", check=False)
-        assert again.returncode == 1
-        assert "nothing to hand back" in again.stderr
+        for dry in ([], ["--dry-run"]):
+            again = instance.cli("handback", f"@{account.name}", "--why", "a test", *dry, check=False)
+            assert again.returncode == 1
+            assert "nothing to hand back" in again.stderr
 
 
 def test_the_last_owner_is_not_off_boarded(instance: Deployed) -> None:
@@ -151,9 +162,10 @@ def test_the_last_owner_is_not_off_boarded(instance: Deployed) -> None:
     state = "SELECT md5(string_agg(u::text, ',' ORDER BY id)) FROM users u"
     before = instance.sql(state)
     for who in ("@owner", "owner@agency.test"):
-        done = instance.cli("offboard", who, "--why", "a test", check=False)
-        assert done.returncode == 1
-        assert "without an owner" in done.stderr
+        for dry in ([], ["--dry-run"]):
+            done = instance.cli("offboard", who, "--why", "a test", *dry, check=False)
+            assert done.returncode == 1
+            assert "without an owner" in done.stderr
     assert instance.sql(state) == before
     assert instance.root("ls /var/lib/mastodon-gov/evidence | grep -c owner || true").strip() == "0"
 
@@ -164,6 +176,20 @@ def test_who_is_not_there(instance: Deployed) -> None:
         done = instance.cli("offboard", who, "--why", "a test", check=False)
         assert done.returncode == 1
         assert "mastodon-gov people" in done.stderr
+
+
+def test_somebody_who_was_only_invited_leaves(instance: Deployed, owner: Browser) -> None:
+    """The link is dead at once. A dry run before said so and changed nothing."""
+    address = f"t{secrets.token_hex(5)}@agency.test"
+    link = instance.cli("invite", address, "--organisation", "agency").stdout.strip()
+    looked = instance.cli("offboard", address, "--why", "a test", "--dry-run").stdout
+    assert "Would shut no account, only invitations" in looked
+    assert browser(instance).ask(urlsplit(link).path).status == 200
+    told = json.loads(instance.cli("offboard", address, "--why", "stayed away", "--json").stdout)
+    assert (told["accounts"], told["cut"]["invites"]) == ([], 1)
+    assert browser(instance).ask(urlsplit(link).path).where == "/auth/sign_in"
+    (entry,) = journal(instance, "offboard", address)
+    assert entry["MFG_WHY"] == "stayed away"
 
 
 def test_a_person_leaves_with_every_account(instance: Deployed) -> None:

@@ -34,6 +34,24 @@ def test_an_organisation_with_living_accounts_cannot_go(instance: Deployed) -> N
             file.write_text(kept)
 
 
+@pytest.mark.parametrize("state", ["domain dropped", "requested"])
+def test_a_domain_with_living_accounts_cannot_go(instance: Deployed, state: str) -> None:
+    """Where its organisation stays: nothing is changed, and no sweep disables them."""
+    file = instance.directory / "organisations.yaml"
+    kept = file.read_text()
+    changed = {"domain dropped": "domains: [other.test]", "requested": "domains: [council.test]\n    state: requested"}
+    with official(instance, domain="council.test") as account:
+        file.write_text(kept.replace("domains: [council.test]", changed[state]))
+        try:
+            refused = instance.cli("plan", check=False)
+            assert refused.returncode == 1
+            assert "the domain council.test no more, or the state `requested`" in refused.stderr
+            assert f"@{account.name}" in refused.stderr
+            assert account.column("disabled") == "f"
+        finally:
+            file.write_text(kept)
+
+
 @pytest.mark.long
 def test_300_organisations_settle(instance: Deployed) -> None:
     """The second deploy changes nothing."""

@@ -30,13 +30,17 @@ VALUES ('Strange tool', 'swept', 'x', 'urn:ietf:wg:oauth:2.0:oob', now(), now())
 INSERT INTO oauth_access_tokens (token, resource_owner_id, application_id, scopes, created_at)
 SELECT 'swept', u.id, o.id, 'write', now() FROM users u, oauth_applications o
  WHERE u.email = 'i@intruder.test' AND o.uid = 'swept';
-INSERT INTO user_roles (name, permissions, position, created_at, updated_at) VALUES ('Swept', 4, 1, now(), now());
+INSERT INTO user_roles (name, permissions, position, created_at, updated_at) VALUES ('Swept', 5, 1, now(), now());
+UPDATE users SET role_id = (SELECT id FROM user_roles WHERE name = 'Swept') WHERE email = 'i@intruder.test';
+INSERT INTO account_statuses_cleanup_policies (account_id, created_at, updated_at)
+SELECT id, now(), now() FROM accounts WHERE username = 'intruder';
 UPDATE settings SET value = E'--- swept\\n' WHERE var = 'site_title';
 INSERT INTO domain_blocks (domain, created_at, updated_at) VALUES ('swept.test', now(), now());
 INSERT INTO gov.staff_domain (domain) VALUES ('intruder.test');
 COMMIT;
 """
 MEND = """
+DELETE FROM gov.lockdown WHERE username = 'intruder';
 DELETE FROM accounts WHERE username = 'intruder'; DELETE FROM users WHERE email = 'i@intruder.test';
 DELETE FROM invites WHERE code = 'SWEPTAWAY'; DELETE FROM oauth_applications WHERE uid = 'swept';
 DELETE FROM user_roles WHERE name = 'Swept'; DELETE FROM domain_blocks WHERE domain = 'swept.test';
@@ -91,7 +95,8 @@ def test_what_does_not_belong_is_found_and_closed(instance: Deployed, broken: No
     expected = {
         ("foreign_address", "@intruder"), ("invite_outside_ledger", link), ("unknown_application", "@intruder"),
         ("missing_second_factor", "@intruder"), ("dormant_account", "@intruder"), ("unverified_link", "@intruder"),
-        ("role_changed", "role/Swept"), ("setting_drifted", "setting/site_title"),
+        ("role_changed", "role/Swept"), ("role_changed", "@intruder"), ("cleanup_enabled", "@intruder"),
+        ("setting_drifted", "setting/site_title"),
         ("block_outside_file", "swept.test"), ("register_changed", "intruder.test"),
     }  # fmt: skip
     seen = _told(_sweep(instance, "--dry-run"))
@@ -102,6 +107,9 @@ def test_what_does_not_belong_is_found_and_closed(instance: Deployed, broken: No
         ("foreign_address", "@intruder"),
         ("invite_outside_ledger", link),
     }
+    assert instance.sql(ALIVE).strip() == "f|f|t"
+    # "Undo freeze" in the pages does not open it.
+    instance.sql("UPDATE users SET disabled = false WHERE email = 'i@intruder.test'", user="mastodon")
     assert instance.sql(ALIVE).strip() == "f|f|t"
     assert {"agency.html", "council.html", "server.html"} == {page.name for page in tmp_path.iterdir()}
     assert "@intruder" in (tmp_path / "server.html").read_text()

@@ -58,6 +58,7 @@ OLD = ("UPDATE gov.invitation SET created_at = now() - interval '80 hours', expi
 MEMBER = join("jane77@agency.test") + "UPDATE users SET approved = true, confirmed_at = now() WHERE id = 77;"
 SHUT = (MEMBER + """SELECT gov.shut('{"users": [77], "verb": "offboard", "by": "a", "why": "b", "evidence": "c"}');"""
         "UPDATE users SET disabled = true WHERE id = 77;")  # fmt: skip
+LEAVES = "UPDATE gov.organisation SET state = 'leaving' WHERE id = 'agency';"
 OWN_LINK = ("INSERT INTO invites (id, user_id, code, created_at, updated_at) SELECT 777, id, 'own77', now(), now() "
             "FROM users LIMIT 1;")  # fmt: skip
 LOCKED = "ALTER TABLE users DISABLE TRIGGER gov_users_locked;"
@@ -91,6 +92,11 @@ WAYS = {
         join("jane77@agency.test"), LEDGER,
         before="""SELECT gov.revoke('{"address": "jane77@agency.test", "by": "a"}');"""
     ),
+    "an invitation of an organisation that has begun to leave": Way(join("jane77@agency.test"), LEDGER, before=LEAVES),
+    "confirmed by the form": Way(
+        settle(join("jane77@agency.test").replace("invite_id, created_at", "invite_id, confirmed_at, created_at")
+               .replace(f"77, {LINK},", f"77, {LINK}, now(),"), "users WHERE id = 77 AND confirmed_at IS NOT NULL"),
+        "division by zero", "ALTER TABLE users DISABLE TRIGGER gov_users_arrival;"),
     "a link the application made": Way(OWN_LINK + join("joe77@agency.test", "777"), LEDGER),
     "an old link without limits": Way(
         OWN_LINK + settle("UPDATE invites SET expires_at = NULL, max_uses = NULL WHERE id = 777",

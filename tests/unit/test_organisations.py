@@ -171,6 +171,23 @@ def test_living_accounts_of_a_removed_organisation_are_named(directory: Path) ->
     assert refused(Application(), instance, "4.6.5-x") is None
 
 
+def test_living_accounts_at_a_domain_that_goes_are_named(directory: Path) -> None:
+    """One sentence for each domain; the organisation stays."""
+    told = {"count": 2, "names": ["ferries", "ports"], "of": "council"}
+    sentences = refused(Application(orphans={"a.test": told, "b.test": told}), load(directory), "4.6.5-x")
+    assert sentences
+    first, second = sentences.splitlines()
+    for part in (
+        "organisation council",
+        "the domain a.test",
+        "2 accounts",
+        "@ferries, @ports.",
+        "mastodon-gov offboard",
+    ):
+        assert part in first
+    assert "b.test" in second
+
+
 def test_300_organisations_and_2000_accounts(directory: Path) -> None:
     """Read in seconds, and the lock is settled with exactly what was synced, in whatever order the file has them."""
     bodies = [f"  - id: b{n}\n    name: Body {n}\n    domains: [b{n}.test, mail.b{n}.test]\n" for n in range(300)]
@@ -201,6 +218,8 @@ def test_offboard_means_every_account_the_person_can_post_as(directory: Path) ->
     }
     assert leaving.accounts_of(instance, "@x") == {"handles": ["x"], "must": ["x"]}
     assert leaving.named_in(instance, "ana@agency.test") == ["agency.responsible", "@agency_press.owner"]
+    (directory / "organisations.yaml").write_text(GOOD.replace("ana@agency.test", "Ana@agency.test"))
+    assert leaving.named_in(load(directory), "ANA@agency.test") == ["agency.responsible", "@agency_press.owner"]
 
 
 def test_handover_checks_the_file_before_it_touches_the_host(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,10 +233,13 @@ def test_handover_checks_the_file_before_it_touches_the_host(directory: Path, mo
 
 def test_people_shows_tools_that_are_not_listed(directory: Path) -> None:
     """The file allows one application; Mastodon's own page needs no permission."""
-    tokens = [{"application": name} for name in ("Scheduler", "Web", "Robot")]
+    tokens = [{"application": name, "superapp": False} for name in ("Scheduler", "Robot")]
+    tokens += [{"application": "Web", "superapp": True}]
     live: list[dict[str, Any]] = [{"handle": "Agency_Press", "address": "press@agency.test", "tokens": tokens},
             {"handle": "x", "address": "x@council.test", "tokens": []}]  # fmt: skip
     press, other = joined(load(directory), live)
     assert (press["listed"], press["organisation"], press["foreign_tools"]) == (True, "agency", ["Robot"])
     assert press["people"] == ["ana@agency.test", "ben@agency.test"]
+    (false,) = joined(load(directory), [live[1] | {"tokens": [{"application": "Web", "superapp": False}]}])
+    assert false["foreign_tools"] == ["Web"]
     assert (other["listed"], other["organisation"], other["people"]) == (False, "council", ["x@council.test"])

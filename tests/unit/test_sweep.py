@@ -20,7 +20,8 @@ DAY = 86_400
 GOOD: dict[str, Any] = {
     "id": 7, "account_id": 70, "name": "press", "address": "press@agency.test",
     "address_next": None, "approved": True, "disabled": False, "confirmed": True,
-    "suspended": False, "needs_factor": True, "factor": True, "age": 400 * DAY, "unused": DAY, "links": ["https://a.test"],
+    "suspended": False, "needs_factor": True, "factor": True, "age": 400 * DAY, "unused": DAY, "links": ["https://www.agency.test/about"],
+    "cleanup": False, "moved": False, "passwordless": False, "role": None, "invited_role": None,
 }  # fmt: skip
 TOKEN = {
     "name": "press",
@@ -42,7 +43,8 @@ def seen(config: dict[str, Any], *accounts: dict[str, Any], **more: Any) -> dict
     """A server that is as the files say, but for this."""
     names = ("tokens", "invites", "drifted", "blocks_outside", "roles_outside", "lock")
     nothing: dict[str, Any] = {name: [] for name in names}
-    return nothing | {"accounts": list(accounts), "domains": config["domains"]} | more
+    same = {name: config[name] for name in ("domains", "register", "settings")}
+    return nothing | {"accounts": list(accounts)} | same | more
 
 
 def found(config: dict[str, Any], *accounts: dict[str, Any], **more: Any) -> list[str]:
@@ -67,6 +69,19 @@ def found(config: dict[str, Any], *accounts: dict[str, Any], **more: Any) -> lis
         ({"unused": 181 * DAY}, ["dormant_account"]),
         ({"unused": 181 * DAY, "approved": False}, []),
         ({"links": []}, ["unverified_link"]),
+        ({"links": ["https://www.world.test", "https://agency.test.world.test", "https://test"]}, ["unverified_link"]),
+        ({"links": ["https://www.world.test", "https://AGENCY.test"]}, []),
+        ({"links": ["https://[", "x", "https://council.test"]}, ["unverified_link"]),
+        ({"cleanup": True}, ["cleanup_enabled"]),
+        ({"cleanup": True, "disabled": True}, ["cleanup_enabled"]),
+        ({"moved": True}, ["account_moved"]),
+        ({"passwordless": True}, ["passwordless_account"]),
+        ({"role": "Moderator"}, ["role_changed"]),
+        ({"role": "Moderator", "invited_role": "Moderator"}, []),
+        ({"role": "Owner", "invited_role": "Moderator"}, ["role_changed"]),
+        ({"invited_role": "Moderator"}, []),
+        ({"name": "owner", "role": "Owner"}, []),
+        ({"name": "owner"}, ["role_changed"]),
     ],
 )
 def test_findings_of_an_account(config: dict[str, Any], change: dict[str, Any], finding: list[str]) -> None:
@@ -79,7 +94,40 @@ def test_the_file_and_the_server_both_ways(config: dict[str, Any]) -> None:
     assert found(config, GOOD) == []
     config["accounts"] = [{"handle": "Harbour", "organisation": "council", "tools": []}]
     assert sorted(found(config, GOOD)) == ["account_missing", "account_not_in_file"]
-    assert found(config, GOOD | {"name": "harbour"}) == []
+    assert found(config, GOOD | {"name": "harbour", "links": ["https://council.test"]}) == []
+
+
+def test_a_role_may_stand_in_the_file(config: dict[str, Any]) -> None:
+    """One that an owner gave in Mastodon; then nothing else is right, none included."""
+    config["accounts"] = [{"handle": "Press", "organisation": "agency", "tools": [], "role": "Moderator"}]
+    assert found(config, GOOD | {"role": "Moderator"}) == []
+    assert found(config, GOOD) == found(config, GOOD | {"role": "Owner"}) == ["role_changed"]
+
+
+def test_a_link_counts_for_the_body_of_the_file(config: dict[str, Any]) -> None:
+    """Not for that of the address, where the file says otherwise; mail may lie under the site."""
+    config["accounts"] = [{"handle": "press", "organisation": "council", "tools": [], "role": None}]
+    assert found(config, GOOD) == ["unverified_link"]
+    assert found(config, GOOD | {"links": ["https://council.test"]}) == []
+    config["organisations"][1]["domains"] = ["mail.xn--bcher-kva.test"]
+    assert found(config, GOOD | {"links": ["https://bücher.test/rat"]}) == []
+
+
+def test_the_register_is_compared_whole(config: dict[str, Any]) -> None:
+    """Domains that changed hands, states, settings of the lock; a domain that is told already is told once."""
+    held = {name: dict(body) for name, body in config["register"].items()}
+    first, second = (held[name]["domains"] for name in ("agency", "council"))
+    held["agency"]["domains"], held["council"]["domains"] = second, first
+    assert found(config, GOOD, register=held) == ["register_changed"] * 2
+    held = config["register"] | {"council": config["register"]["council"] | {"state": "leaving"}}
+    assert found(config, GOOD, register=held) == ["register_changed"]
+    assert found(config, GOOD, register=config["register"] | {"x": {"state": "live", "domains": []}}) == [
+        "register_changed"
+    ]
+    assert found(config, GOOD, settings={}) == ["register_changed"]
+    assert found(config, GOOD, settings=config["settings"] | {"inviter": "x"}) == ["register_changed"]
+    more = {"agency": {"state": "live", "domains": [*first, "evil.test"]}, "council": config["register"]["council"]}
+    assert found(config, GOOD, register=more, domains=[*config["domains"], "evil.test"]) == ["register_changed"]
 
 
 def test_tokens_are_known_by_instance_or_account(config: dict[str, Any]) -> None:
@@ -123,15 +171,16 @@ def test_it_does_what_the_instance_says_and_no_more(config: dict[str, Any], monk
     monkeypatch.setattr(sweep, "query", ran.append)
     monkeypatch.setattr(sweep, "kill_streams", closed.extend)
     accounts = [
-        GOOD | {"id": n, "account_id": n * 10, "name": name, "address": "a@b.test"}
-        for n, name in ((1, "owner"), (2, "x"))
+        GOOD | {"id": n, "account_id": n * 10, "name": name, "address": "a@b.test", "role": role}
+        for n, name, role in ((1, "owner", "Owner"), (2, "x", None))
     ]
     state = seen(config, *accounts, invites=[{"id": 5, "by": "x"}], tokens=[TOKEN])
     every = list(findings(state, config))
-    sweep.act(every, config)
+    sweep.act(every, config, by="o'hara")
     assert [one["act"] for one in every] == ["report", "disable", "report", "revoke"]
     assert len(ran) == 1
     assert "users SET disabled = true" in ran[0]
+    assert "'sweep', 'o''hara', 'foreign_address'" in ran[0]
     assert ["'{2}'" in ran[0], "'{5}'" in ran[0], "'{}'" in ran[0]] == [True, True, True]
     assert re.findall(r"DELETE FROM (\w+)", ran[0]) == ["web_push_subscriptions"]
     assert closed == ["timeline:system:20"]

@@ -17,100 +17,62 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING or __package__:
+    from roles.mastodon.files.leaving_database import Refused, Session, quoted
+else:  # on the host, where the programs lie side by side
+    from leaving_database import Refused, Session, quoted
 
 HERE = Path(__file__).resolve().parent
 PLACE = Path("/var/lib/mastodon-gov/evidence")
 ENVIRONMENT = Path("/etc/mastodon/mastodon.env")
-# The program itself: Debian's wrapper /usr/bin/psql reads files of the cluster that only postgres may read.
-PSQL = "runuser -u mastodon-owner -- /usr/lib/postgresql/17/bin/psql -XqAt -v ON_ERROR_STOP=1".split()
-PSQL += ["-U", "mastodon_owner", "-d", "mastodon_production"]
 # A transaction of the application that holds a row for longer than this is stuck.
 BEGIN = "BEGIN; SET LOCAL lock_timeout = '10s'; SET LOCAL timezone = 'UTC';"
-END = "--end--"
 
 
-class Refused(Exception):
-    """A sentence for the person; nothing was changed."""
-
-
-class Session:
-    """One connection to the database, asked step by step."""
-
-    def __init__(self) -> None:
-        self.psql = subprocess.Popen(
-            PSQL, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-
-    def ask(self, sql: str) -> list[str]:
-        """Lines that the statements print."""
-        return list(self.lines(sql))
-
-    def lines(self, sql: str) -> Iterator[str]:
-        """As they come. An error ends the session, and with it the transaction."""
-        to_psql, said, errors = self.psql.stdin, self.psql.stdout, self.psql.stderr
-        if not (to_psql and said and errors):
-            raise Refused("psql could not be started.")
-        try:
-            to_psql.write(f"{sql}\n\\echo {END}\n")
-            to_psql.flush()
-        except BrokenPipeError:
-            pass  # its last words are read below
-        for line in said:
-            if line.rstrip("\n") == END:
-                return
-            yield line.rstrip("\n")
-        told = errors.read().strip() or "psql ended without a word"
-        raise Refused(f"The database refused, and nothing was changed: {told.splitlines()[0]}")
-
-    def one(self, sql: str) -> Any:
-        """The one JSON document that the statements print; a refusal in it is ours."""
-        answer = json.loads(self.ask(sql)[-1])
-        if isinstance(answer, dict) and "refusal" in answer:
-            raise Refused(answer["refusal"])
-        return answer
-
-
-def quoted(value: object) -> str:
-    """A SQL literal; JSON for what is not text."""
-    text = value if isinstance(value, str) else json.dumps(value)
-    return "'" + text.replace("'", "''") + "'"
-
-
-def found(session: Session, request: dict[str, Any], lock: bool) -> dict[int, str]:
-    """User ids and names of the accounts that the request means. Locking their rows also keeps new sessions, tokens and
-    posts out, which point to them."""
-    users: dict[int, str] = {}
+def found(session: Session, request: dict[str, Any]) -> dict[int, str]:
+    """User ids and names of the accounts that the request means: by name, or by an address that is theirs, is about to
+    be, or was when they joined. Locking their rows also keeps out new sessions, tokens and posts, which point to
+    them."""
     handles = [name.lower() for name in request.get("handles", [])]
-    addresses = [address.lower() for address in request.get("addresses", [])]
+    named = f"SELECT jsonb_array_elements_text({quoted(handles)})"
+    theirs = f"SELECT jsonb_array_elements_text({quoted(addresses_of(request))})"
     asked = (
-        "SELECT jsonb_build_array(u.id, a.username, lower(u.email)) FROM public.users u "
-        "JOIN public.accounts a ON a.id = u.account_id WHERE a.domain IS NULL AND ("
-        f"lower(a.username) IN (SELECT jsonb_array_elements_text({quoted(handles)})) OR "
-        f"lower(u.email) IN (SELECT jsonb_array_elements_text({quoted(addresses)}))) ORDER BY u.id"
+        "SELECT jsonb_build_array(u.id, a.username) FROM public.users u JOIN public.accounts a ON a.id = u.account_id "
+        f"WHERE a.domain IS NULL AND (lower(a.username) IN ({named}) OR lower(u.email) IN ({theirs}) "
+        f"OR lower(u.unconfirmed_email) IN ({theirs}) OR u.id IN (SELECT gov.users_invited(ARRAY({theirs})))) "
+        "ORDER BY u.id FOR UPDATE;"
     )
-    seen: set[str] = set()
-    for line in session.ask(asked + (" FOR UPDATE;" if lock else ";")):
-        number, name, address = json.loads(line)
-        users[number] = name
-        seen |= {name.lower(), address}
-    if missing := [f"@{name}" for name in request.get("must", []) if name.lower() not in seen]:
+    users: dict[int, str] = dict(json.loads(line) for line in session.ask(asked))
+    there = {name.lower() for name in users.values()}
+    if missing := [f"@{name}" for name in request.get("must", []) if name.lower() not in there]:
         raise Refused(f"There is no account {', '.join(missing)} on this server. See `mastodon-gov people`.")
-    if not users:
-        raise Refused(
-            f"Nobody with the address {', '.join(addresses)} has an account here, and organisations.yaml names "
-            "no account of theirs. See `mastodon-gov people`."
-        )
     return users
 
 
-def script(name: str, users: dict[int, str]) -> str:
-    """One of our SQL files, for these users."""
-    ids = "{" + ",".join(map(str, users)) + "}"
-    return f"\\set users '{ids}'\n" + (HERE / name).read_text()
+def addresses_of(request: dict[str, Any]) -> list[str]:
+    """The addresses of the person whom the request means."""
+    return [address.lower() for address in request.get("addresses", [])]
+
+
+def nobody(request: dict[str, Any]) -> Refused:
+    """The sentence when there is nothing to shut."""
+    who = ", ".join(addresses_of(request) or request.get("handles", []))
+    return Refused(
+        f"Nobody with the address {who} has an account or an open invitation here, and organisations.yaml names no "
+        "account of theirs. See `mastodon-gov people` and `mastodon-gov invitations`."
+    )
+
+
+def script(name: str, users: dict[int, str], links: Iterable[int] = ()) -> str:
+    """One of our SQL files, for these users and these invites."""
+    lists = {"users": users, "links": links}
+    made = (f"\\set {key} '{{{','.join(map(str, numbers))}}}'\n" for key, numbers in lists.items())
+    return "".join(made) + (HERE / name).read_text()
 
 
 def keep(evidence: list[dict[str, Any]], request: dict[str, Any]) -> Path:
@@ -153,6 +115,8 @@ def export(session: Session, users: dict[int, str], evidence: Path) -> dict[str,
 
 def kill_streams(channels: list[str]) -> str | None:
     """Tell the streaming servers to hang up. The password travels in the environment. Returns what went wrong."""
+    if not channels:
+        return None
     line = next(x for x in ENVIRONMENT.read_text().splitlines() if x.startswith("REDIS_URL="))
     parts = urlsplit(line.removeprefix("REDIS_URL=").strip('"'))
     words = ["redis-cli", "--no-auth-warning", "-h", parts.hostname or "localhost", "-p", str(parts.port or 6379)]
@@ -167,66 +131,91 @@ def kill_streams(channels: list[str]) -> str | None:
     return None if good and done.stdout else (done.stderr.strip() or done.stdout.strip() or "no answer")[:200]
 
 
-def journal(request: dict[str, Any], names: list[str], also: str = "") -> None:
-    """Who did what to whom and why, in the host's journal."""
-    fields = {"MESSAGE": f"{request['verb']} @{', @'.join(names)} by {request['by']}: {request['why']}{also}",
+def journal(request: dict[str, Any], names: Sequence[str], also: str = "") -> None:
+    """Who did what to whom (accounts, or addresses that have none) and why, in the host's journal."""
+    whom = ", ".join(name if "@" in name else f"@{name}" for name in names)
+    fields = {"MESSAGE": f"{request['verb']} {whom} by {request['by']}: {request['why']}{also}",
               "SYSLOG_IDENTIFIER": "mastodon-gov", "MFG_VERB": request["verb"], "MFG_BY": request["by"],
               "MFG_WHOM": ", ".join(names), "MFG_WHY": request["why"]}  # fmt: skip
     lines = "".join(f"{name}={' '.join(str(value).split())}\n" for name, value in fields.items())
     subprocess.run(["logger", "--journald"], input=lines, text=True, check=False)
 
 
-def shut(session: Session, request: dict[str, Any]) -> dict[str, Any]:
-    """Everything that leads into these accounts ends now; `again` hands them to `to` in the same breath."""
-    began = time.monotonic()
+def shut(session: Session, request: dict[str, Any], dry: bool = False) -> dict[str, Any]:
+    """Everything that leads into these accounts ends now, and so do invitations that wait for the person; `again` hands
+    the accounts to `to` in the same breath. `dry`: the same, taken back at once, without evidence."""
     session.ask(BEGIN)
-    users = found(session, request, lock=True)
-    path = keep(session.one(script("leaving_evidence.sql", users)), request)
-    more: dict[str, str] = {}
+    began = time.monotonic()
+    users = found(session, request)
+    kept: dict[str, str] = {}
     try:
-        more = export(session, users, path) if request.get("export") else {}
-        note = {key: request[key] for key in ("verb", "by", "why")} | {"users": list(users), "evidence": str(path)}
+        if users and not dry:
+            path = keep(session.one(script("leaving_evidence.sql", users)), request)
+            kept = {"evidence": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+            kept |= export(session, users, path) if request.get("export") else {}
+        note = {key: request[key] for key in ("verb", "by", "why")}
+        note |= {"users": list(users), "addresses": addresses_of(request), "evidence": kept.get("evidence", "")}
         noted = session.one(f"SELECT gov.shut({quoted(note)}::jsonb);")
-        done = session.one(script("leaving_cut.sql", users))
+        if not users and not noted["links"]:
+            raise nobody(request)
+        done = session.one(script("leaving_cut.sql", users, noted["links"]))
         if request.get("again"):
             give_back(session, request, next(iter(users)))
-        session.ask("COMMIT;")
+        session.ask("ROLLBACK;" if dry else "COMMIT;")
     except Refused:
-        for each in (path, *map(Path, filter(None, [more.get("export")]))):
-            each.unlink()
+        for each in (kept.get("evidence"), kept.get("export")):
+            Path(each).unlink() if each else None
         raise
+    told = {"accounts": list(users.values()), "cut": done["cut"], "without_owner": noted["without_owner"]}
+    if dry:
+        return told
     trouble = kill_streams(done["channels"])
-    journal(request, list(users.values()), f"; evidence {path}")
-    return {"accounts": list(users.values()), "cut": done["cut"], "evidence": str(path), "streams": trouble or "ended",
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "without_owner": noted["without_owner"],
-            "seconds": round(time.monotonic() - began, 3), **more}  # fmt: skip
+    journal(request, told["accounts"] or addresses_of(request), f"; evidence {kept.get('evidence', 'none')}")
+    return told | kept | {"streams": trouble or "ended", "seconds": round(time.monotonic() - began, 3)}
 
 
 def give_back(session: Session, request: dict[str, Any], user: int) -> None:
     """Restore role and access; the new person sets a password through the mail to the address."""
-    role = session.one(f"SELECT gov.hand_back({quoted({'user': user, 'by': request['by']})}::jsonb);")["role_id"]
-    address = f", email = lower({quoted(request['to'])})" if request.get("to") else ""
+    to = request.get("to")
+    taken = (
+        "SELECT a.username FROM public.users u JOIN public.accounts a ON a.id = u.account_id "
+        f"WHERE lower(u.email) = lower({quoted(to or '')}) AND u.id <> {user};"
+    )
+    if names := session.ask(taken):
+        raise Refused(
+            f"The address {to} belongs to @{names[0]} already, and an address has one account. Give this one another "
+            "address: that of a functional mailbox (`mailbox` in organisations.yaml for a handover, else `--to`)."
+        )
+    note = {"user": user, "by": request["by"], "to": to}
+    role = session.one(f"SELECT gov.hand_back({quoted(note)}::jsonb);")["role_id"]
+    address = f", email = lower({quoted(to)})" if to else ""
     session.ask(f"UPDATE public.users SET disabled = false, role_id = {role or 'NULL'}{address} WHERE id = {user};")
 
 
-def handback(session: Session, request: dict[str, Any]) -> dict[str, Any]:
-    """Cut once more whatever came in meanwhile, then open the account."""
+def handback(session: Session, request: dict[str, Any], dry: bool = False) -> dict[str, Any]:
+    """Cut once more whatever came in meanwhile, then open the account. `dry`: the same, taken back at once."""
     session.ask(BEGIN)
-    users = found(session, request, lock=True)
+    users = found(session, request)
     (user,) = users
     done = session.one(script("leaving_cut.sql", users))
     give_back(session, request, user)
-    address = session.ask(f"SELECT email FROM public.users WHERE id = {user}; COMMIT;")[-1]
+    address = session.ask(f"SELECT email FROM public.users WHERE id = {user};")[-1]
+    session.ask("ROLLBACK;" if dry else "COMMIT;")
+    told = {"accounts": list(users.values()), "address": address}
+    if dry:
+        return told
     trouble = kill_streams(done["channels"])
-    journal(request, list(users.values()), f"; address {address}")
-    return {"accounts": list(users.values()), "address": address, "streams": trouble or "ended"}
+    journal(request, told["accounts"], f"; address {address}")
+    return told | {"streams": trouble or "ended"}
 
 
 def release(session: Session, request: dict[str, Any]) -> dict[str, Any]:
     """Close the ledger's row of an account, if it has one: `owner --reset` opens the account by itself. Its
     `tootctl … --confirm` would also confirm a change of address that a hijacker began: that ends here."""
     session.ask(BEGIN)
-    users = found(session, request, lock=True)
+    users = found(session, request)
+    if not users:
+        raise nobody(request)
     for user in users:
         session.ask(f"SELECT gov.hand_back({quoted({'user': user, 'by': request['by']})}::jsonb);")
         session.ask(f"UPDATE public.users SET unconfirmed_email = NULL, confirmation_token = NULL WHERE id = {user};")
@@ -236,13 +225,8 @@ def release(session: Session, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def look(session: Session, request: dict[str, Any]) -> dict[str, Any]:
-    """What would be shut; nothing is written."""
-    users = found(session, request, lock=False)
-    held = session.one(script("leaving_evidence.sql", users))
-    lists = ("sessions", "tokens", "grants", "push_subscriptions", "security_keys", "invites", "scheduled_posts")
-    cut = {name: sum(len(each[name]) for each in held) for name in lists}
-    cut["tokens"] = sum(1 for each in held for token in each["tokens"] if not token["revoked_at"])
-    return {"accounts": list(users.values()), "cut": {"accounts": len(users), **cut}}
+    """What the verb would do or refuse: it is done and taken back, no stream ends, nothing is written down."""
+    return (handback if request["verb"] == "handback" else shut)(session, request, dry=True)
 
 
 def main() -> int:

@@ -1,5 +1,5 @@
 -- Ends everything by which these users get in or act later; account, posts and followers stay. psql variable users: an
--- array of user ids. One statement; answers counts and the channels of open streams. What Mastodon's own ways leave
+-- array of user ids; links: of invites that end with them. One statement; answers counts and the channels of open streams. What Mastodon's own ways leave
 -- alive: reference/identity-and-records.md §4. The password becomes a well-formed hash of what nobody knows: an empty or
 -- ill-formed one opens other doors (§3).
 WITH who AS (
@@ -25,7 +25,8 @@ WITH who AS (
     DELETE FROM public.session_activations WHERE user_id IN (SELECT id FROM who) RETURNING id
 ), cut_invites AS (
     UPDATE public.invites SET expires_at = now() AT TIME ZONE 'UTC'
-     WHERE user_id IN (SELECT id FROM who) AND (expires_at IS NULL OR expires_at > now() AT TIME ZONE 'UTC') RETURNING id
+     WHERE (user_id IN (SELECT id FROM who) OR id = ANY (:'links'::bigint[]))
+       AND (expires_at IS NULL OR expires_at > now() AT TIME ZONE 'UTC') RETURNING id
 ), cut_posts AS (
     DELETE FROM public.scheduled_statuses WHERE account_id IN (SELECT account_id FROM who) RETURNING id
 )

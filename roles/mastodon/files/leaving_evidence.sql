@@ -22,6 +22,7 @@ SELECT coalesce(jsonb_agg(jsonb_build_object(
                            FROM public.web_push_subscriptions w WHERE w.user_id = u.id),
   'security_keys', (SELECT coalesce(jsonb_agg(to_jsonb(k) - 'public_key' ORDER BY k.id), '[]')
                       FROM public.webauthn_credentials k WHERE k.user_id = u.id),
+  'archives', (SELECT coalesce(jsonb_agg(to_jsonb(b) ORDER BY b.id), '[]') FROM public.backups b WHERE b.user_id = u.id),
   'identities', (SELECT coalesce(jsonb_agg(to_jsonb(i) ORDER BY i.id), '[]')
                    FROM public.identities i WHERE i.user_id = u.id),
   'invites', (SELECT coalesce(jsonb_agg(to_jsonb(v) - 'code' ORDER BY v.id), '[]')

@@ -19,7 +19,8 @@ LEFT JOIN (SELECT user_id, count(*) AS sessions, max(updated_at) AS seen FROM pu
             GROUP BY 1) s ON s.user_id = u.id
 LEFT JOIN (SELECT account_id, count(*) AS posts FROM public.scheduled_statuses GROUP BY 1) p ON p.account_id = a.id
 LEFT JOIN (SELECT resource_owner_id, max(last_used_at) AS seen,
-                  jsonb_agg(jsonb_build_object('application', o.name, 'scopes', x.scopes, 'last_used', x.last_used_at,
+                  jsonb_agg(jsonb_build_object('application', o.name, 'superapp', coalesce(o.superapp, false),
+                                               'scopes', x.scopes, 'last_used', x.last_used_at,
                                                'since', x.created_at) ORDER BY x.id) AS tokens
              FROM public.oauth_access_tokens x LEFT JOIN public.oauth_applications o ON o.id = x.application_id
             WHERE x.revoked_at IS NULL GROUP BY 1) t ON t.resource_owner_id = u.id

@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
     from roles.mastodon.files.leaving import kill_streams
+    from roles.mastodon.files.leaving_database import quoted
     from roles.mastodon.files.sweep_findings import Finding, finding, findings
 else:  # on the host, where the programs lie side by side
     from leaving import kill_streams
+    from leaving_database import quoted
     from sweep_findings import Finding, finding, findings
 
 CONFIG = "/etc/mastodon-gov/sweep.json"
@@ -30,8 +32,12 @@ SQL = "/usr/local/lib/mastodon-gov/sweep.sql"
 PSQL = "runuser -u postgres -- psql -qtAX -v ON_ERROR_STOP=1 -d mastodon_production -f -".split()
 # More accounts at once are a mistake in a file, not people who left: then nobody is disabled.
 MOST = 20
-# Only numbers come in: see array(). Mastodon goes on sending notifications to subscriptions of a revoked token.
+# Mastodon goes on sending notifications to subscriptions of a revoked token. With its row in the ledger, an account is
+# opened by `handback` only (gov_users_locked), which gives it back the role it had.
 ACT = """BEGIN;
+INSERT INTO gov.lockdown (user_id, username, verb, locked_by, why, role_id, evidence)
+SELECT u.id, a.username, 'sweep', {by}, {why}, u.role_id, {report} FROM users u JOIN accounts a ON a.id = u.account_id
+ WHERE u.id = ANY ({users}) ON CONFLICT (user_id) WHERE lifted_at IS NULL DO NOTHING;
 UPDATE users SET disabled = true, updated_at = now() AT TIME ZONE 'UTC' WHERE id = ANY ({users});
 UPDATE invites SET expires_at = now() AT TIME ZONE 'UTC' WHERE id = ANY ({invites});
 UPDATE oauth_access_tokens SET revoked_at = now() AT TIME ZONE 'UTC' WHERE id = ANY ({tokens});
@@ -45,7 +51,7 @@ def query(sql: str) -> str:
     return subprocess.run(PSQL, input=sql, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
-def act(found: list[Finding], config: dict[str, Any]) -> str | None:
+def act(found: list[Finding], config: dict[str, Any], by: str = "the timer") -> str | None:
     """Disable and revoke what the instance says; each finding then tells what was done. Returns what went wrong."""
     disable: list[dict[str, Any]] = []
     links: list[int] = []
@@ -68,7 +74,9 @@ def act(found: list[Finding], config: dict[str, Any]) -> str | None:
         found.append(many | {"act": "report"})
         disable = []
     if disable or links or revoke:
-        query(ACT.format(users=array(one["id"] for one in disable), invites=array(links), tokens=array(revoke)))
+        why = ", ".join(sorted({one["finding"] for one in found if one["act"] == "disable"}))
+        note = {"by": quoted(by), "why": quoted(why), "report": quoted(REPORT)}
+        query(ACT.format(users=array(a["id"] for a in disable), invites=array(links), tokens=array(revoke), **note))
         # Without it, connections that are open would live on.
         channels = [f"timeline:system:{account['account_id']}" for account in disable]
         channels += [f"timeline:access_token:{n}" for n in revoke]
@@ -108,16 +116,17 @@ def main(words: list[str]) -> int:
     if "--dry-run" in words:
         print(json.dumps(report(seen, config, found, time.monotonic() - began)))
         return 0
-    trouble = act(found, config)
+    by = words[words.index("--by") + 1] if "--by" in words else ""
+    trouble = act(found, config, by or "the timer")
     text = json.dumps(report(seen, config, found, time.monotonic() - began))
     descriptor = os.open(REPORT + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
     with os.fdopen(descriptor, "w") as out:
         os.fchmod(descriptor, 0o640)  # whatever the umask of who runs it
         out.write(text + "\n")
     os.replace(REPORT + ".new", REPORT)
-    if "--by" in words:
+    if by:
         acted = ", ".join(f"{one['act']} {one['subject']}" for one in found if one["act"] != "report")
-        told = f"sweep by {words[words.index('--by') + 1]}: {len(found)} findings{'; ' + acted if acted else ''}"
+        told = f"sweep by {by}: {len(found)} findings{'; ' + acted if acted else ''}"
         subprocess.run(["logger", "-t", "mastodon-gov", "--", told], check=True)
     for one in found:
         print(f"{one['act']}: {one['finding']} {one['subject']}: {one['found']}", file=sys.stderr)

@@ -9,6 +9,11 @@ SELECT jsonb_build_object(
             -- People of single sign-on have theirs at the identity provider; 4.5 does not know require_2fa.
             coalesce((to_jsonb(r) ->> 'require_2fa')::boolean, true) AND u.encrypted_password <> ''
               AND NOT EXISTS (SELECT FROM public.identities d WHERE d.user_id = u.id) AS needs_factor,
+            coalesce(u.encrypted_password, '') = ''
+              AND NOT EXISTS (SELECT FROM public.identities d WHERE d.user_id = u.id) AS passwordless,
+            a.moved_to_account_id IS NOT NULL AS moved,
+            EXISTS (SELECT FROM public.account_statuses_cleanup_policies p WHERE p.account_id = a.id AND p.enabled) AS cleanup,
+            nullif(r.name, '') AS role, (SELECT name FROM public.user_roles WHERE id = g.role_id) AS invited_role,
             u.otp_required_for_login OR EXISTS (SELECT FROM public.webauthn_credentials w WHERE w.user_id = u.id) AS factor,
             extract(epoch FROM now - u.created_at)::bigint AS age,
             extract(epoch FROM now - greatest(u.created_at, u.current_sign_in_at, t.used))::bigint AS unused,
@@ -17,6 +22,8 @@ SELECT jsonb_build_object(
               WHERE f ->> 'verified_at' IS NOT NULL) AS links
        FROM utc, public.users u JOIN public.accounts a ON a.id = u.account_id
        LEFT JOIN public.user_roles r ON r.id = coalesce(u.role_id, -99)
+       LEFT JOIN (SELECT DISTINCT ON (user_id) user_id, role_id FROM gov.invitation WHERE user_id IS NOT NULL
+                   ORDER BY user_id, used_at DESC) g ON g.user_id = u.id
        LEFT JOIN LATERAL (SELECT max(k.last_used_at) AS used FROM public.oauth_access_tokens k
                            WHERE k.resource_owner_id = u.id) t ON true
       WHERE a.domain IS NULL) v),
@@ -40,7 +47,10 @@ SELECT jsonb_build_object(
   'blocks_outside', (SELECT coalesce(jsonb_agg(domain ORDER BY domain), '[]') FROM public.domain_blocks b
                WHERE NOT EXISTS (SELECT FROM gov.server_item WHERE item = 'domain_block/' || b.domain)),
   'roles_outside', (SELECT coalesce(jsonb_agg(name ORDER BY name), '[]') FROM public.user_roles r
-               WHERE id <> -99 AND permissions & 1 = 0
+               -- Mastodon's seeds make one Owner; another role with the administrator permission is somebody's.
+               WHERE id <> -99
+                 AND id IS DISTINCT FROM (SELECT min(id) FROM public.user_roles WHERE name = 'Owner' AND permissions & 1 = 1)
                  AND NOT EXISTS (SELECT FROM gov.server_item WHERE item = 'role/' || r.name)),
   'domains', (SELECT coalesce(jsonb_agg(domain ORDER BY domain), '[]') FROM gov.staff_domain),
-  'lock', gov.status() -> 'failed');
+  'register', status -> 'organisations', 'settings', status -> 'settings', 'lock', status -> 'failed')
+FROM (SELECT gov.status() AS status OFFSET 0) s;

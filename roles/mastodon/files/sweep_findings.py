@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 DAY = 86_400
 Finding = dict[str, Any]
@@ -51,6 +52,7 @@ def one_account(account: dict[str, Any], known: dict[str, Any], config: dict[str
             expected="an address at a domain of organisations.yaml",
             remedy="Off-board the account, or list the domain if it belongs to the staff.",
         )  # fmt: skip
+    yield from records(account, who)
     if account["disabled"]:
         return  # the rest matters again when it is enabled
     if known and account["name"].lower() not in known and account["name"] != config["owner"]:
@@ -64,8 +66,45 @@ def one_account(account: dict[str, Any], known: dict[str, Any], config: dict[str
             expected="an authenticator program or a security key",
             remedy="Ask the person to sign in: Mastodon then asks for it (docs/operator/first-post.md).",
         )  # fmt: skip
+    entry = known.get(account["name"].lower(), {})
+    yield from role_of(account, who, "Owner" if account["name"] == config["owner"] else entry.get("role"))
     if account["approved"] and account["confirmed"]:
         yield from use_of(account, who, config)
+        yield from links_of(account, who, entry, config)
+
+
+def records(account: dict[str, Any], who: dict[str, Any]) -> Iterator[Finding]:
+    """What the lock refuses, and what only somebody who went past it, or came before it, can have left behind."""
+    operator = "Ask the operator who did it."
+    if account["cleanup"]:
+        yield finding(
+            "cleanup_enabled", **who, found="old posts are deleted automatically",
+            expected="posts stay: they are records",
+            remedy=f"Switch it off (Preferences, Automated post deletion). {operator}",
+        )  # fmt: skip
+    if account["moved"]:
+        yield finding(
+            "account_moved", **who, found="it points to another account as its successor",
+            expected="an account that stays",
+            remedy=f"Cancel the redirect (Account settings). {operator}",
+        )  # fmt: skip
+    if account["passwordless"]:
+        yield finding(
+            "passwordless_account", **who, found="neither a password nor an identity of single sign-on",
+            expected="one of both: without, any password leads on to the second factor",
+            remedy="`mastodon-gov lockdown` gives it a password that nobody knows; then `handback`.",
+        )  # fmt: skip
+
+
+def role_of(account: dict[str, Any], who: dict[str, Any], listed: str | None) -> Iterator[Finding]:
+    """A role comes with the invitation, or stands in the file; one that was taken away by hand does no harm."""
+    wanted = listed or account["invited_role"]
+    if account["role"] != wanted and (account["role"] or listed):
+        yield finding(
+            "role_changed", **who, found=f"the role {account['role'] or 'of everyone'}",
+            expected=f"the role {wanted or 'of everyone'}, as the invitation or the file says",
+            remedy="Take it away in Mastodon, or write it as the account's `role` into organisations.yaml.",
+        )  # fmt: skip
 
 
 def use_of(account: dict[str, Any], who: dict[str, Any], config: dict[str, Any]) -> Iterator[Finding]:
@@ -75,12 +114,38 @@ def use_of(account: dict[str, Any], who: dict[str, Any], config: dict[str, Any])
             expected=f"some use within {config['dormant_days']} days",
             remedy="Ask its owner whether it is still needed; hand it over or off-board it.",
         )  # fmt: skip
-    if account["age"] > config["unverified_days"] * DAY and not account["links"] and account["name"] != config["owner"]:
+
+
+def links_of(
+    account: dict[str, Any], who: dict[str, Any], entry: dict[str, Any], config: dict[str, Any]
+) -> Iterator[Finding]:
+    """A verified link tells readers that the account is the body's: only when it leads to the body's site."""
+    if account["age"] <= config["unverified_days"] * DAY or account["name"] == config["owner"]:
+        return
+    domain = account["address"].rpartition("@")[2].lower()
+    own = [body["domains"] for body in config["organisations"]
+           if body["id"] == entry.get("organisation") or (not entry and domain in body["domains"])]  # fmt: skip
+    hosts = [host_of(link) for link in account["links"]]
+    if not hosts or (own and not any(related(host, each) for host in hosts for domains in own for each in domains)):
+        shown = f"verified links only to {', '.join(hosts)}" if hosts else "no verified link on the profile"
         yield finding(
-            "unverified_link", **who, found="no verified link on the profile",
+            "unverified_link", **who, found=shown,
             expected="a link to a site of the organisation, verified by Mastodon",
             remedy="Put the profile's address with rel=me on that site, and the site on the profile.",
         )  # fmt: skip
+
+
+def host_of(link: str) -> str:
+    """The host of a web address, as the register writes it; "" when there is none."""
+    try:
+        return (urlsplit(link).hostname or "").encode("idna").decode()
+    except ValueError:
+        return ""
+
+
+def related(host: str, domain: str) -> bool:
+    """Whether one is the other or lies under it: agency.test is to mail.agency.test, www.agency.test is not."""
+    return "." in host and (f".{host}".endswith(f".{domain}") or domain.endswith(f".{host}"))
 
 
 def missing(seen: dict[str, Any], known: dict[str, Any]) -> Iterator[Finding]:
@@ -114,10 +179,7 @@ def server(seen: dict[str, Any], config: dict[str, Any]) -> Iterator[Finding]:
         yield finding(
             "guard_missing", failed, "a part of the database lock is not as it must be", "the whole lock", again
         )
-    differ = sorted(set(seen["domains"]) ^ set(config["domains"]))
-    for domain in differ:
-        where = "the database only" if domain in seen["domains"] else "organisations.yaml only"
-        yield finding("register_changed", domain, f"a staff domain in {where}", "the same register in both", again)
+    yield from register(seen, config, again)
     for item in seen["drifted"]:
         kind = "role_changed" if item.startswith("role/") else "setting_drifted"
         yield finding(kind, item, "changed on the server", "as instance.yaml says", again)
@@ -132,3 +194,24 @@ def server(seen: dict[str, Any], config: dict[str, Any]) -> Iterator[Finding]:
         if day < today:
             remedy = "Decide again, and write the new day in server.domain_blocks."
             yield finding("block_review_due", domain, f"to be looked at by {day}", "a day in the future", remedy)
+
+
+def register(seen: dict[str, Any], config: dict[str, Any], again: str) -> Iterator[Finding]:
+    """What the lock judges by: domains, which body each belongs to, the bodies' states, the lock's settings."""
+    differ = set(seen["domains"]) ^ set(config["domains"])
+    for domain in sorted(differ):
+        where = "the database only" if domain in seen["domains"] else "organisations.yaml only"
+        yield finding("register_changed", domain, f"a staff domain in {where}", "the same register in both", again)
+    for body in sorted({*seen["register"], *config["register"]}):
+        held, wanted = (_entry(each["register"].get(body), differ) for each in (seen, config))
+        if held != wanted:
+            yield finding("register_changed", body, held, wanted, again)
+    for name in sorted({*seen["settings"], *config["settings"]}):
+        held, wanted = (str(each["settings"].get(name, "not set")) for each in (seen, config))
+        if held != wanted:
+            yield finding("register_changed", f"setting {name}", held, wanted, again)
+
+
+def _entry(body: dict[str, Any] | None, told: set[str]) -> str:
+    """State and domains of a body, without domains that are a finding already."""
+    return f"{body['state']}: {', '.join(sorted({*body['domains']} - told)) or '-'}" if body else "no such organisation"

@@ -102,7 +102,8 @@ class Server:
     def copy(self, pattern: Database) -> Database:
         """A fresh copy, in place of the one before."""
         copy = f"{pattern.name}_copy"
-        again = f"DROP DATABASE IF EXISTS {copy}; CREATE DATABASE {copy} OWNER mastodon_owner TEMPLATE {pattern.name}"
+        again = f"DROP DATABASE IF EXISTS {copy} WITH (FORCE);"
+        again += f"CREATE DATABASE {copy} OWNER mastodon_owner TEMPLATE {pattern.name}"
         for statement in again.split(";"):
             Database(self.machine, "postgres").must(statement)
         return Database(self.machine, copy)
@@ -127,9 +128,9 @@ def sign_up(address: str, invite: str = "NULL", password: str = "x", extra: str 
     )
 
 
-def invited(address: str) -> str:
+def invited(address: str, organisation: str = "it") -> str:
     """SQL of the operator's verb; as postgres or mastodon_owner."""
-    return f"SELECT gov.invite('{json.dumps({'address': address, 'organisation': 'it', 'by': 'ana'})}');"
+    return f"SELECT gov.invite('{json.dumps({'address': address, 'organisation': organisation, 'by': 'ana'})}');"
 
 
 def setting_row(mode: str, var: str = "registrations_mode") -> str:

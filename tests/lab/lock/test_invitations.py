@@ -116,6 +116,16 @@ def test_an_organisation_without_a_place_gets_no_new_accounts(database: Database
     assert states(database) == []
 
 
+@pytest.mark.parametrize("state", ["requested", "leaving"])
+def test_an_invitation_rests_while_its_organisation_has_no_place(database: Database, state: str) -> None:
+    """As long as the organisation is not approved or live, whatever it was when it invited."""
+    code = code_of(invite(database, "jane@agency.test"))
+    database.must(f"UPDATE gov.organisation SET state = '{state}'")
+    assert sign_up_with(database, code, "jane@agency.test") != 0
+    database.must("UPDATE gov.organisation SET state = 'approved'")
+    assert sign_up_with(database, code, "jane@agency.test") == 0
+
+
 WRONG = {
     "foreign address": (["x@world.test"], "not a staff address"),
     "no address": (["jane"], "not a staff address"),

@@ -163,6 +163,15 @@ def test_application_cannot_choose_the_role_of_a_new_account(database: Database)
     assert seen(database, sql + "; SELECT role_id IS NULL FROM users WHERE id = 77") == "t"
 
 
+def test_application_cannot_confirm_an_address_by_itself(database: Database) -> None:
+    """The operator may: `tootctl accounts create --confirmed`."""
+    columns = "created_at, updated_at) VALUES (77, $a$"
+    for user, link, confirmed in ((APP, LINK, "f"), (OWNER, "NULL", "t")):
+        sql = sign_up("jane@agency.test", link).replace(columns, "confirmed_at, " + columns)
+        sql = sql.replace(f"{link}, now()", f"{link}, now(), now()")
+        assert seen(database, f"{sql} SELECT confirmed_at IS NOT NULL FROM users WHERE id = 77", user) == confirmed
+
+
 def test_invite_outside_the_ledger_is_born_expired(database: Database) -> None:
     row = f"INSERT INTO invites (user_id, code, max_uses, created_at, updated_at) VALUES (1, 'mine', 50, {NOW})"
     state = "SELECT max_uses, expires_at <= clock_timestamp() AT TIME ZONE 'UTC' FROM invites WHERE code = 'mine'"

@@ -21,8 +21,11 @@ AT_THE_END = "SET CONSTRAINTS ALL IMMEDIATE"  # what a COMMIT would ask
 
 @pytest.fixture(scope="module")
 def database(server: Server) -> Database:
-    """One open invitation, for jane@agency.test. (What is attacked has the same columns in 4.5 and 4.6.)"""
+    """One open invitation, for jane@agency.test; one of an organisation that leaves. (What is attacked has the same
+    columns in 4.5 and 4.6.)"""
     made = server.locked("attacked", "4.6.5")
+    made.must(invited("kim@council.test", "council"), OWNER)
+    made.must("UPDATE gov.organisation SET state = 'leaving' WHERE id = 'council'")
     made.must(invited("jane@agency.test"), OWNER)
     return made
 
@@ -76,6 +79,10 @@ APPLICATION = {
     ),
     "change of address": ("UPDATE users SET email = 'x@world.test'", "not in the staff register"),
     "pending change of address": ("UPDATE users SET unconfirmed_email = 'x@world.test'", "not in the staff register"),
+    "invited by an organisation that leaves": (
+        sign_up("kim@council.test", "(SELECT min(id) FROM invites)"),
+        "no open invitation",
+    ),
     "account moved to the invitation": (f"UPDATE users SET invite_id = {LINK}", "moved to another invitation"),
     "password emptied": ("UPDATE users SET encrypted_password = ''", "cannot be emptied"),
     "own invitation": (
@@ -170,6 +177,7 @@ APPLICATION = {
     "register": ("INSERT INTO gov.staff_domain VALUES ('world.test')", "permission denied"),
     "ledger": ("UPDATE gov.invitation SET address = 'joe@agency.test'", "permission denied"),
     "verb": (invited("joe@agency.test"), "permission denied"),
+    "who was invited": ("SELECT gov.users_invited('{jane@agency.test}')", "permission denied"),
     "role of the owner": ("SET ROLE mastodon_owner", "permission denied"),
     "session of the owner": ("SET SESSION AUTHORIZATION mastodon_owner", "permission denied"),
     "membership": ("GRANT mastodon_owner TO mastodon", "permission denied"),
@@ -185,6 +193,36 @@ def test_application_is_refused(database: Database, name: str) -> None:
     answer = database.psql(rolled_back(sql), APP)
     assert answer.code != 0, f"{name}: nothing refused this"
     assert sentence in answer.error
+
+
+# What refuses an attack, where it is one trigger alone.
+MECHANISMS = {
+    "foreign address": "users_check",
+    "no invitation": "users_check",
+    "invited by an organisation that leaves": "users_check",
+    "account moved to the invitation": "users_check",
+    "registration opened": "settings_check",
+    "account without a person": "accounts_person",
+    "account deleted": "deletions_check",
+    "user deleted": "users_stay",
+    "suspended": "accounts_stay",
+    "moved away": "accounts_stay",
+    "migration begun": "migrations_check",
+    "old posts deleted": "cleanup_check",
+    "identity": "identities_check",
+}
+
+
+@pytest.mark.parametrize("name", MECHANISMS)
+def test_an_attack_succeeds_without_its_trigger(database: Database, name: str) -> None:
+    """So each of them carries its weight."""
+    off = database.must(
+        "SELECT format('ALTER TABLE %I DISABLE TRIGGER %I;', target, name) FROM gov.expected_triggers() "
+        f"WHERE name = 'gov_{MECHANISMS[name]}'"
+    )
+    assert off
+    answer = database.psql(rolled_back(f"{off} SET SESSION AUTHORIZATION mastodon; {APPLICATION[name][0]}"))
+    assert (answer.code, answer.error) == (0, "")
 
 
 # As the role of the migrations: whatever leaves the lock weaker is refused by the event trigger.

@@ -29,6 +29,7 @@ DAMAGE: dict[str, tuple[str, list[str], str]] = {
             ("gov_users_locked", "users"),
             ("gov_users_stay", "users"),
             ("gov_accounts_stay", "accounts"),
+            ("gov_accounts_person", "accounts"),
             ("gov_deletions_check", "account_deletion_requests"),
             ("gov_migrations_check", "account_migrations"),
             ("gov_cleanup_check", "account_statuses_cleanup_policies"),
@@ -185,6 +186,29 @@ def test_accounts_of_a_removed_domain_stay_and_the_deploy_does_not_repeat_itself
     assert database.status()["failed"] == ["addresses"]
     assert lock.is_settled(database.status(), fewer, {}, NAMES)
     assert database.must("SELECT count(*) FROM users") == "1"
+
+
+WANTED = {
+    "as it is": (["it", "council"], ["agency.test", "xn--bcher-kva.test", "council.test"], {}),
+    "a domain without accounts dropped": (["it", "council"], ["agency.test", "xn--bcher-kva.test"], {}),
+    "a domain dropped": (["it"], ["xn--bcher-kva.test"], {"agency.test": "it"}),
+    "the domain of the next address dropped": (["it"], ["agency.test"], {"xn--bcher-kva.test": "it"}),
+    "requested": (["it", "council"], ["council.test"], {"agency.test": "it", "xn--bcher-kva.test": "it"}),
+    "the organisation gone": (["council"], ["council.test"], {"it": None}),
+}
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_living_accounts_hold_back_the_domain_of_their_address(database: Database, name: str) -> None:
+    """And that of the address they are about to have; frozen ones hold back nothing."""
+    ids, domains, held = WANTED[name]
+    wanted = json.dumps({"ids": ids, "domains": domains})
+    asked = f"SELECT gov.without_organisation('{wanted}'); ROLLBACK"
+    begin = "BEGIN; UPDATE users SET unconfirmed_email = 'owner@xn--bcher-kva.test';"
+    told = json.loads(database.must(f"{begin} {asked}"))
+    assert {gone: each["of"] for gone, each in told.items()} == held
+    assert all((each["count"], each["names"]) == (1, ["owner"]) for each in told.values())
+    assert json.loads(database.must(f"{begin} UPDATE users SET disabled = true; {asked}")) == {}
 
 
 def test_lock_closes_what_was_open_before_it(server: Server) -> None:

@@ -111,13 +111,13 @@ CREATE UNIQUE INDEX IF NOT EXISTS invitation_open ON gov.invitation (address)
 -- When the invitation was handed to the mail relay; NULL while nobody has mailed it.
 ALTER TABLE gov.invitation ADD COLUMN IF NOT EXISTS mailed_at timestamptz;
 
--- Accounts that were shut by `offboard` or `lockdown`, and what `handback` must restore. While a row is open, the
+-- Accounts that were shut by a verb or by the sweep, and what `handback` must restore. While a row is open, the
 -- application cannot let the account in again (gov_users_locked).
 CREATE TABLE IF NOT EXISTS gov.lockdown (
     id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     user_id bigint NOT NULL,
     username text NOT NULL,
-    verb text NOT NULL CHECK (verb IN ('offboard', 'lockdown', 'handover')),
+    verb text NOT NULL,
     locked_by text NOT NULL,
     why text NOT NULL,
     locked_at timestamptz NOT NULL DEFAULT now(),
@@ -127,3 +127,8 @@ CREATE TABLE IF NOT EXISTS gov.lockdown (
     lifted_by text
 );
 CREATE UNIQUE INDEX IF NOT EXISTS lockdown_open ON gov.lockdown (user_id) WHERE lifted_at IS NULL;
+ALTER TABLE gov.lockdown DROP CONSTRAINT IF EXISTS lockdown_verb_check;
+ALTER TABLE gov.lockdown ADD CONSTRAINT lockdown_verb_check
+    CHECK (verb IN ('offboard', 'lockdown', 'handover', 'sweep'));
+-- Whose the account is since: the address that `handback` or `handover` gave it. NULL: the same person's as before.
+ALTER TABLE gov.lockdown ADD COLUMN IF NOT EXISTS handed_to text;

@@ -142,7 +142,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         SELECT format('%s %s on %s', a.grantee::regrole, a.privilege_type, p.proname), a.grantee
           FROM pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
          WHERE p.pronamespace = to_regnamespace('gov') AND NOT (a.grantee = to_regrole('mastodon_owner')
-           AND p.proname IN ('invite', 'invitations', 'revoke', 'mailed', 'status', 'shut', 'hand_back', 'lockdowns'))
+           AND p.proname IN ('invite', 'invitations', 'revoke', 'mailed', 'status', 'shut', 'hand_back', 'lockdowns',
+                             'users_invited'))
         UNION ALL
         SELECT format('%s %s on schema', a.grantee::regrole, a.privilege_type), a.grantee
           FROM pg_namespace n, aclexplode(n.nspacl) a WHERE n.nspname = 'gov'

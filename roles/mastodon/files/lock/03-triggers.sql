@@ -46,6 +46,7 @@ BEGIN
     NEW.role_id := (SELECT r.id FROM gov.invitation i JOIN public.user_roles r ON r.id = i.role_id
                      WHERE i.invite_id = NEW.invite_id AND i.address = lower(NEW.email COLLATE "C"));
     NEW.unconfirmed_email := NULL;
+    NEW.confirmed_at := NULL;  -- only the link in a mail shows that the mailbox is theirs
     RETURN NEW;
 END $$;
 
@@ -101,7 +102,10 @@ BEGIN
     -- The row lock lets one sign-up through; the second waits here and then finds the invitation used.
     UPDATE gov.invitation SET used_at = clock_timestamp(), user_id = NEW.id
      WHERE invite_id = NEW.invite_id AND address = lower(NEW.email COLLATE "C")
-       AND used_at IS NULL AND revoked_at IS NULL AND expires_at > clock_timestamp();
+       AND used_at IS NULL AND revoked_at IS NULL AND expires_at > clock_timestamp()
+       -- As it is now: an organisation may have begun to leave after it invited.
+       AND EXISTS (SELECT FROM gov.organisation WHERE id = gov.organisation_of(NEW.email)
+                      AND state IN ('approved', 'live'));
     IF NOT FOUND THEN
         RAISE 'This address has no open invitation under this link: ask your organisation''s coordinator for one.'
             USING ERRCODE = 'check_violation';

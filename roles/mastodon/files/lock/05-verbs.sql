@@ -33,16 +33,20 @@ BEGIN
     RETURN jsonb_build_object('added', added, 'removed', removed);
 END $$;
 
--- Living accounts of organisations that are not wanted any more ({"ids": […], "domains": […]}): how many, and names.
+-- Living accounts with an address, or a pending one, at a domain of the register that is not wanted any more
+-- ({"ids": […], "domains": […]}): how many, and names; by organisation where all of it goes, else by domain, with the
+-- organisation that stays without it as `of`.
 CREATE OR REPLACE FUNCTION gov.without_organisation(wanted jsonb) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT coalesce(jsonb_object_agg(organisation, jsonb_build_object('count', n, 'names', names)), '{}') FROM (
-        SELECT coalesce(d.organisation, d.domain) AS organisation, count(*) AS n,
-               (array_agg(a.username ORDER BY a.username))[1:10] AS names
+    SELECT coalesce(jsonb_object_agg(gone, jsonb_build_object('count', n, 'names', names, 'of', stays)), '{}') FROM (
+        SELECT CASE WHEN wanted -> 'ids' ? d.organisation THEN d.domain
+                    ELSE coalesce(d.organisation, d.domain) END AS gone,
+               min(d.organisation) FILTER (WHERE wanted -> 'ids' ? d.organisation) AS stays,
+               count(DISTINCT u.id) AS n, (array_agg(DISTINCT a.username ORDER BY a.username))[1:10] AS names
           FROM public.users u JOIN public.accounts a ON a.id = u.account_id
-          JOIN gov.staff_domain d ON d.domain = split_part(lower(u.email COLLATE "C"), '@', 2)
-         WHERE u.approved AND NOT u.disabled AND a.suspended_at IS NULL
-           AND NOT coalesce(wanted -> 'ids' ? d.organisation, false) AND NOT wanted -> 'domains' ? d.domain
+          JOIN gov.staff_domain d ON d.domain IN (split_part(lower(u.email COLLATE "C"), '@', 2),
+                                                  split_part(lower(u.unconfirmed_email COLLATE "C"), '@', 2))
+         WHERE u.approved AND NOT u.disabled AND a.suspended_at IS NULL AND NOT wanted -> 'domains' ? d.domain
          GROUP BY 1) o
 $$;
 

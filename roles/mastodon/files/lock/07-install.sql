@@ -37,7 +37,7 @@ REVOKE ALL ON ALL SEQUENCES IN SCHEMA gov FROM PUBLIC, mastodon, mastodon_owner;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA gov FROM PUBLIC, mastodon, mastodon_owner;
 GRANT USAGE ON SCHEMA gov TO mastodon_owner;
 GRANT EXECUTE ON FUNCTION gov.invite(jsonb), gov.revoke(jsonb), gov.invitations(), gov.mailed(jsonb), gov.status(),
-    gov.shut(jsonb), gov.hand_back(jsonb), gov.lockdowns() TO mastodon_owner;
+    gov.shut(jsonb), gov.hand_back(jsonb), gov.lockdowns(), gov.users_invited(text[]) TO mastodon_owner;
 
 DO $$
 DECLARE

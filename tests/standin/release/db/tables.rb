@@ -1,7 +1,12 @@
 # Builds the tables from db/columns.tsv (table, column, type, nullable, default), the list observed on a real
 # instance. Keys, indexes and views are the few that the application or the deployment relies on.
 class Tables
-  EXTRA = { "custom_emojis" => [ # as upstream's db/schema.rb, what an emoji of this server uses
+  EXTRA = { "backups" => [ # as upstream's db/schema.rb: archives that people asked for
+    %w[id bigint NO nextval('backups_id_seq'::regclass)], %w[user_id bigint YES], %w[dump_file_name character\ varying YES],
+    %w[dump_content_type character\ varying YES], %w[dump_updated_at timestamp\ without\ time\ zone YES],
+    %w[processed boolean NO false], %w[created_at timestamp\ without\ time\ zone NO],
+    %w[updated_at timestamp\ without\ time\ zone NO], %w[dump_file_size bigint YES]
+  ], "custom_emojis" => [ # as there, what an emoji of this server uses
     %w[id bigint NO nextval('custom_emojis_id_seq'::regclass)], %w[shortcode character\ varying NO ''::character\ varying],
     %w[domain character\ varying YES], %w[image_file_name character\ varying YES], %w[image_content_type character\ varying YES],
     %w[image_file_size integer YES], %w[image_updated_at timestamp\ without\ time\ zone YES], %w[disabled boolean NO false],
@@ -26,7 +31,7 @@ class Tables
     %w[media_attachments status_id statuses SET\ NULL], %w[oauth_access_grants application_id oauth_applications CASCADE],
     %w[oauth_access_grants resource_owner_id users CASCADE], %w[oauth_access_tokens application_id oauth_applications CASCADE],
     %w[oauth_access_tokens resource_owner_id users CASCADE], %w[rule_translations rule_id rules CASCADE],
-    %w[session_activations user_id users CASCADE], %w[session_activations access_token_id oauth_access_tokens CASCADE],
+    %w[backups user_id users SET\ NULL], %w[session_activations user_id users CASCADE], %w[session_activations access_token_id oauth_access_tokens CASCADE],
     %w[statuses account_id accounts CASCADE], %w[users account_id accounts CASCADE],
     %w[users invite_id invites SET\ NULL], %w[users role_id user_roles SET\ NULL],
     %w[users created_by_application_id oauth_applications SET\ NULL], %w[webauthn_credentials user_id users CASCADE],
