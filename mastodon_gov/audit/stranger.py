@@ -21,35 +21,11 @@ from functools import partial
 from typing import Any
 
 # What the product uses, and what others are found with: of all these only the web may answer.
-PORTS: tuple[int, ...] = (
-    *(
-        21,
-        22,
-        23,
-        25,
-        53,
-        80,
-        110,
-        111,
-        143,
-        389,
-        443,
-        445,
-        465,
-        587,
-        636,
-        873,
-        993,
-        1514,
-        2019,
-        2049,
-        2375,
-        3000,
-        3001,
-    ),
-    *(3306, 4000, 4001, 5432, 5433, 5601, 6379, 6380, 7480, 8000, 8080, 8443, 9090, 9100, 9121, 9187, 9200, 9394),
-    *(11211, 27017),
+_PORTS = (
+    "21 22 23 25 53 80 110 111 143 389 443 445 465 587 636 873 993 1514 2019 2049 2375 3000 3001 "
+    "3306 4000 4001 5432 5433 5601 6379 6380 7480 8000 8080 8443 9090 9100 9121 9187 9200 9394 11211 27017"
 )
+PORTS = tuple(map(int, _PORTS.split()))
 HTTPS = 443
 PROBE = "mastodon-gov-audit-probe"  # an object that nobody may make, and so none can delete
 PATIENCE = 2.0  # seconds for a port; a packet that a firewall drops gets no answer
