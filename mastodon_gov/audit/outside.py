@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from mastodon_gov.audit import stranger
 from mastodon_gov.instance import Instance
@@ -26,9 +27,22 @@ def questions(instance: Instance, proxies: Iterable[str], where: str, probe: boo
         "media": instance.domain.media,
         "owner": instance.owner.username,
         "bucket": instance.object_storage.media_bucket,
+        "storage": _storage(instance),
         "addresses": [str(address) for name in proxies for address in instance.addresses.get(name, ())],
         "trusted_ca": list(instance.trusted_ca),
         "probe": probe,
+    }
+
+
+def _storage(instance: Instance) -> dict[str, Any]:
+    """The S3 service and its buckets; addresses where it has private ones."""
+    parts, wanted = urlsplit(instance.object_storage.endpoint), instance.object_storage
+    known = instance.addresses.get(parts.hostname or "", ())
+    return {
+        "host": parts.hostname,
+        "port": parts.port or stranger.HTTPS,
+        "addresses": [str(address) for address in known],
+        "buckets": [wanted.media_bucket, wanted.backup_bucket],
     }
 
 

@@ -6,47 +6,28 @@
 from __future__ import annotations
 
 import base64
+import errno
 import http.client
 import json
+import os
 import selectors
 import socket
 import ssl
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 # What the product uses, and what others are found with: of all these only the web may answer.
-PORTS: tuple[int, ...] = (
-    *(
-        21,
-        22,
-        23,
-        25,
-        53,
-        80,
-        110,
-        111,
-        143,
-        389,
-        443,
-        445,
-        465,
-        587,
-        636,
-        873,
-        993,
-        1514,
-        2019,
-        2049,
-        2375,
-        3000,
-        3001,
-    ),
-    *(3306, 4000, 4001, 5432, 5433, 5601, 6379, 6380, 7480, 8000, 8080, 8443, 9090, 9100, 9121, 9187, 9200, 9394),
-    *(11211, 27017),
+_PORTS = (
+    "21 22 23 25 53 80 110 111 143 389 443 445 465 587 636 873 993 1514 2019 2049 2375 3000 3001 "
+    "3306 4000 4001 5432 5433 5601 6379 6380 7480 8000 8080 8443 9090 9100 9121 9187 9200 9394 11211 27017"
 )
+PORTS = tuple(map(int, _PORTS.split()))
+HTTPS = 443
+PROBE = "mastodon-gov-audit-probe"  # an object that nobody may make, and so none can delete
 PATIENCE = 2.0  # seconds for a port; a packet that a firewall drops gets no answer
 SECONDS = 15.0  # for one answer over HTTP
 BODY = 20_000  # bytes of a page that are kept
@@ -59,6 +40,9 @@ VERSIONS = {
 }
 # OpenSSL's names for what must be refused below TLS 1.3.
 WEAK = {"without forward secrecy": "kRSA", "without AEAD": "ALL:!AESGCM:!CHACHA20:!AESCCM:!ARIAGCM"}
+# This machine is not connected to such a network, or its kernel does not know it.
+NO_NETWORK = (errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+NO_WAY = "no way"
 OURS = ("NO_PROTOCOLS_AVAILABLE", "NO_CIPHERS_AVAILABLE")  # refused by this side, before anything was sent
 Asked = dict[str, Any]
 
@@ -77,26 +61,52 @@ def resolve(asked: Asked) -> dict[str, list[str]]:
     return found
 
 
+def answering_first(resolved: dict[str, list[str]]) -> dict[str, list[str]]:
+    """The same, in the order to be used: this machine may have no way to some of the addresses (IPv6)."""
+    every = sorted({address for known in resolved.values() for address in known})
+    with ThreadPoolExecutor(len(every)) as pool:
+        answers = dict(zip(every, pool.map(_answers, every), strict=True))
+    return {name: sorted(known, key=lambda address: not answers[address]) for name, known in resolved.items()}
+
+
+def _answers(address: str, port: int = HTTPS) -> bool:
+    try:
+        socket.create_connection((address, port), PATIENCE).close()
+    except OSError:
+        return False
+    return True
+
+
 def ports(asked: Asked) -> dict[str, object]:
-    """Open ports by address; an address at which not even the web answers was not looked at."""
+    """Open ports by address, and NO_WAY for one of a network that this machine is not connected to. Another address at
+    which not even the web answers was not looked at."""
     every = sorted({address for known in asked["resolved"].values() for address in known})
-    found = {address: sorted(_open(address)) for address in every}
-    return {
-        address: seen if 443 in seen else {"error": f"{address} cannot be reached from here"}
-        for address, seen in found.items()
-    }
+    with ThreadPoolExecutor(len(every)) as pool:
+        return dict(zip(every, pool.map(_ports, every), strict=True))
+
+
+def _ports(address: str) -> object:
+    try:
+        found = sorted(_open(address))
+    except OSError as error:
+        return NO_WAY if error.errno in NO_NETWORK else {"error": f"{address}: {error}"}
+    return found if HTTPS in found else {"error": f"{address} cannot be reached from here"}
 
 
 def _open(address: str) -> set[int]:
-    """Ports of an address that accept a connection; all are asked at once."""
+    """Ports of an address that accept a connection; all are asked at once. Raises OSError where none can be asked."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     answered = set()
-    with selectors.DefaultSelector() as waiting:
+    with selectors.DefaultSelector() as waiting, ExitStack() as sockets:
         for port in PORTS:
-            sock = socket.socket(family, socket.SOCK_STREAM)
+            sock = sockets.enter_context(socket.socket(family, socket.SOCK_STREAM))
             sock.setblocking(False)
-            sock.connect_ex((address, port))
-            waiting.register(sock, selectors.EVENT_WRITE, port)
+            # What failed here already has no error left to ask for, and would look like a connection below.
+            began = sock.connect_ex((address, port))
+            if began in NO_NETWORK:
+                raise OSError(began, os.strerror(began))
+            if began in (0, errno.EINPROGRESS):
+                waiting.register(sock, selectors.EVENT_WRITE, port)
         end = time.monotonic() + PATIENCE
         while waiting.get_map() and (left := end - time.monotonic()) > 0:
             for key, _ in waiting.select(left):
@@ -104,9 +114,6 @@ def _open(address: str) -> set[int]:
                 if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
                     answered.add(int(key.data))
                 waiting.unregister(sock)
-                sock.close()
-        for key in list(waiting.get_map().values()):
-            key.fileobj.close()  # type: ignore[union-attr]  # as above
     return answered
 
 
@@ -182,11 +189,19 @@ def certificates(asked: Asked) -> dict[str, object]:
 
 
 def request(  # noqa: PLR0913
-    asked: Asked, name: str, path: str, *, secure: bool = True, method: str = "GET", host: str = ""
+    asked: Asked,
+    name: str,
+    path: str,
+    *,
+    secure: bool = True,
+    method: str = "GET",
+    host: str = "",
+    at: tuple[str, int] | None = None,
 ) -> Asked:
-    """Status, headers (small letters, all values) and the beginning of the body; status 0 when nothing was answered."""
-    address = asked["resolved"][name if name in asked["names"] else asked["web"]][0]
-    port = 443 if secure else 80
+    """Status, headers (small letters, all values) and the beginning of the body; status 0 when nothing was answered.
+    `at`: address and port, where they are not the web's."""
+    known = name if name in asked["names"] else asked["web"]
+    address, port = at or (asked["resolved"][known][0], HTTPS if secure else 80)
     connection = http.client.HTTPConnection(address, port, timeout=SECONDS)
     try:
         sock: socket.socket = socket.create_connection((address, port), SECONDS)
@@ -231,6 +246,30 @@ def pages(asked: Asked) -> dict[str, object]:
     return {name: answer.result() for name, answer in answers.items()}
 
 
+def storage(asked: Asked) -> dict[str, object]:
+    """What the S3 service itself answers without a key: for a list of each bucket and, with the probe, for an object
+    that is put and deleted, there and by the media name."""
+    host, port = asked["storage"]["host"], asked["storage"]["port"]
+    try:
+        addresses = {str(row[4][0]): None for row in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+    except OSError:
+        addresses = dict.fromkeys(asked["storage"]["addresses"])
+    if (address := next((each for each in addresses if _answers(each, port)), None)) is None:
+        raise OSError(f"{host} cannot be reached from here")
+    name = host if port == HTTPS else f"{host}:{port}"
+    ask = partial(request, asked, host, host=name, at=(address, port))
+    buckets = asked["storage"]["buckets"]
+    wanted: dict[str, Callable[[], Asked]] = {
+        f"GET /{bucket}?list-type=2": partial(ask, f"/{bucket}?list-type=2") for bucket in buckets
+    }
+    for method in ("PUT", "DELETE") if asked["probe"] else ():
+        wanted |= {
+            f"{method} /{bucket}/{PROBE}": partial(ask, f"/{bucket}/{PROBE}", method=method) for bucket in buckets
+        }
+        wanted[f"{method} https://media/{PROBE}"] = partial(request, asked, asked["media"], f"/{PROBE}", method=method)
+    return {words: _or_error(each) for words, each in wanted.items()}
+
+
 def _or_error(ask: Callable[[], object]) -> object:
     try:
         return ask()
@@ -250,13 +289,14 @@ PARTS: dict[str, Callable[[Asked], object]] = {
     "tls": tls,
     "certificates": certificates,
     "pages": pages,
+    "storage": storage,
 }
 
 
 def look(asked: Asked) -> Asked:
     """Every part, all at the same time; then the provoking one, if it was asked for: it slows other requests too."""
     found: Asked = {"from": asked["from"], "addresses": resolve(asked)}
-    asked = {**asked, "resolved": found["addresses"]}
+    asked = {**asked, "resolved": answering_first(found["addresses"])}
     with ThreadPoolExecutor(len(PARTS)) as pool:
         running = {name: pool.submit(part, asked) for name, part in PARTS.items()}
     for name, answer in running.items():

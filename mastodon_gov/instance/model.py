@@ -24,6 +24,7 @@ from mastodon_gov.instance.types import (
     MailAddress,
     Network,
     Part,
+    ProgramPath,
     ProxyUrl,
     RelativePath,
     SshKey,
@@ -84,6 +85,9 @@ class Access(Part):
     """People with an account and sudo on the hosts. Who is taken off this list loses both at the next deploy."""
     auditors: tuple[Auditor, ...] = ()
     """People who may run the audit, over the account `auditor`. Without any, the account does not exist."""
+    privileged_programs: tuple[ProgramPath, ...] = ()
+    """Programs on the hosts that whoever starts them runs with another's rights (set-uid, set-gid), beside those that
+    the audit knows as Debian's; any other fails its control MFG-OS-19. Nothing is installed or changed."""
 
 
 class NetworkSettings(Part):

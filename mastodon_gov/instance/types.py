@@ -87,6 +87,10 @@ MountPoint = Annotated[
     str, Field(pattern=r"^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$"),
     Allowed("the path on the hosts where a file system is mounted, such as /srv/backups"),
 ]  # fmt: skip
+ProgramPath = Annotated[
+    str, Field(pattern=r"^(/[A-Za-z0-9_.+-]*[A-Za-z0-9_+-])+$"),
+    Allowed("the path of a program on the hosts, such as /usr/sbin/mount.nfs"),
+]  # fmt: skip
 
 
 class Part(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from calendar import monthrange
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -92,6 +93,29 @@ def standing(version: str, known: Known, today: date) -> Standing:
         list_as_of=known.as_of.isoformat(),
         list_days=(today - known.as_of).days,
     )
+
+
+def supported_until(version: str, known: Known) -> date | None:
+    """Last day of a series; None while upstream has named none. Refuses a series that the list does not know.
+
+    Upstream's rule, as its SECURITY.md says of 4.3 and 4.4: the two newest series, and the one before them for six
+    months after the newest began.
+    """
+    began = {number(each)[:2]: entry.date for each, entry in known.versions.items() if number(each)[2] == 0}
+    series = number(version)[:2]
+    if series not in began:
+        raise Refusal(
+            f"Mastodon {version}: the list of {known.as_of} does not know when this series began. Carry in a newer "
+            "list (docs/operator/releases.md), or upgrade to a series that it knows."
+        )
+    newer = sorted(other for other in began if other > series)
+    return _half_a_year_after(began[newer[1]]) if len(newer) > 1 else None
+
+
+def _half_a_year_after(day: date) -> date:
+    """The same day of the month; the month's last one where it has no such day."""
+    year, month = day.year + (day.month + 5) // 12, (day.month + 5) % 12 + 1
+    return date(year, month, min(day.day, monthrange(year, month)[1]))
 
 
 def of_status(seen: dict[str, Any], directory: Path) -> dict[str, Any]:

@@ -42,6 +42,8 @@ FACTS_PARTS = ("facts_lib.py", "facts_people.py", "facts_services.py")
 PLAIN = (
     "/etc/apt/apt.conf.d/60-mfg",
     "/etc/chrony/chrony.conf",
+    "/etc/logrotate.d/alternatives",
+    "/etc/logrotate.d/dpkg",
     "/etc/modprobe.d/60-mfg.conf",
     "/etc/profile.d/60-mfg.sh",
     "/etc/security/limits.d/90-mfg.conf",
@@ -72,6 +74,7 @@ def files(node: Node) -> list[Entry]:
         Directory(FACTS),
         *(program("base", name, f"/usr/local/lib/mastodon-gov/{name}", mode=0o644) for name in FACTS_PARTS),
         facts_program("base"),
+        Directory("/etc/logrotate.d"),
         Directory("/etc/systemd/coredump.conf.d"),
         Directory("/etc/systemd/journald.conf.d"),
         Directory("/etc/systemd/system/apt-daily-upgrade.timer.d"),

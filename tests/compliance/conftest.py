@@ -55,12 +55,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--report-fd", type=int, help="Descriptor for one JSON line a check.")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Marks, and the instance; a wrong instance ends the run with its sentences."""
-    config.addinivalue_line("markers", "control(id): the control of the catalogue that this check belongs to")
-    config.addinivalue_line("markers", "probe: writes or provokes; runs only with --probe")
-
-
 def role_of(item: pytest.Item) -> str:
     """tests/compliance/test_ssh.py checks the role ssh, and test_base__people.py the role base."""
     return item.path.stem.removeprefix("test_").partition("__")[0]

@@ -5,11 +5,15 @@ from __future__ import annotations
 import pytest
 
 from mastodon_gov.audit.facts import Facts
+from mastodon_gov.instance import Instance
+from mastodon_gov.instance.flows import reaches_public
 from tests.compliance.conftest import Evidence
 from tests.compliance.expect import holds, none, same
 
-# systemd's score: the measured figures, and for PostgreSQL what docs/decisions/sandbox-exceptions.md adds.
-EXPOSURE = {"web": 1.1, "sidekiq": 1.2, "streaming": 1.0, "postgresql": 1.3, "redis": 0.9, "nginx": 2.5}
+# systemd's score: the measured figures. PostgreSQL's archiver may have to reach public addresses, and then no list of
+# addresses closes its unit (docs/decisions/sandbox-exceptions.md).
+EXPOSURE = {"web": 1.1, "sidekiq": 1.2, "streaming": 1.0, "postgresql": 1.0, "redis": 0.9, "nginx": 2.5}
+PUBLIC_STORE = 0.1
 # nginx's master opens ports below 1024, reads keys and hands its workers to www-data.
 CAPABILITIES = {"nginx": 1 << 10 | 1 << 7 | 1 << 6 | 1 << 0 | 1 << 1}
 COMPILES = {"web", "sidekiq", "streaming"}
@@ -28,10 +32,12 @@ def running(facts: Facts, evidence: Evidence, kind: str) -> Facts:
 
 @kinds
 @pytest.mark.control("MFG-SBX-01")
-def test_the_sandbox_is_tight(kind: str, facts: Facts, evidence: Evidence) -> None:
-    unit = running(facts, evidence, kind)
-    good = unit["exposure"] <= EXPOSURE[kind]
-    holds(evidence, good, unit["exposure"], f"{EXPOSURE[kind]} or less", f"systemd-analyze security {unit['Id']}")
+def test_the_sandbox_is_tight(kind: str, facts: Facts, evidence: Evidence, instance: Instance) -> None:
+    unit, most = running(facts, evidence, kind), EXPOSURE[kind]
+    if kind == "postgresql" and reaches_public(instance, "postgres"):
+        most = round(most + PUBLIC_STORE, 1)
+    good = unit["exposure"] <= most
+    holds(evidence, good, unit["exposure"], f"{most} or less", f"systemd-analyze security {unit['Id']}")
 
 
 @kinds

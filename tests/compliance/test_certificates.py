@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mastodon_gov.audit.facts import CouldNotLook, Facts
+from mastodon_gov.audit.facts import Facts, Foreseen
 from mastodon_gov.instance import Instance
 from tests.compliance.conftest import Evidence
 from tests.compliance.expect import same
@@ -16,7 +16,7 @@ RENEWED = {"timer": "active", "enabled": "enabled", "hook": True}
 @pytest.mark.parametrize("what", [*RENEWED, "server"])
 def test_it_is_renewed(what: str, facts: Facts, evidence: Evidence, instance: Instance) -> None:
     if not (acme := instance.certificates.acme):
-        raise CouldNotLook("The ministry issues this certificate itself; its days left are MFG-CRT-01.")
+        raise Foreseen("The ministry issues this certificate itself; its days left are MFG-CRT-01.")
     same(evidence, facts["renewal"][what], (RENEWED | {"server": acme.directory})[what], "systemctl, certbot's files")
 
 

@@ -9,7 +9,9 @@ import pytest
 
 from mastodon_gov.audit.facts import Facts, Foreseen
 from mastodon_gov.instance import Instance
+from mastodon_gov.instance.server import Role
 from mastodon_gov.instance.server_document import items
+from mastodon_gov.release.known import known_versions, supported_until
 from tests.compliance.conftest import Evidence
 from tests.compliance.expect import holds, none, same
 
@@ -18,18 +20,20 @@ FORBIDDEN = set(
     "REDIS_NAMESPACE SECRET_KEY_BASE_DUMMY SELF_DESTRUCT SINGLE_USER_MODE EXPERIMENTAL_FEATURES "
     "ALLOW_UNSAFE_AUTH_PROVIDER_REATTACH LDAP_TLS_NO_VERIFY WHITELIST_MODE SKIP_POST_DEPLOYMENT_MIGRATIONS".split()
 )
-# Last day of support with security updates. Sources: debian.org/releases, postgresql.org/support/versioning,
-# ruby-lang.org/en/downloads/branches, github.com/nodejs/release.
+# Debian's last day for version 13. Its security team mends what it packages until then, whenever upstream stops
+# (debian.org/releases): PostgreSQL, and the Ruby that Mastodon runs with.
+DEBIAN_13 = date(2028, 8, 9)
+# Last day of support with security updates; Node comes with the release (github.com/nodejs/release).
 END_OF_LIFE = {
-    ("debian", "13"): date(2028, 8, 9),
-    ("postgresql", "17"): date(2029, 11, 8),
-    ("ruby", "3.3"): date(2027, 3, 31),
-    ("ruby", "3.4"): date(2028, 3, 31),
+    ("debian", "13"): DEBIAN_13,
+    ("postgresql", "17"): DEBIAN_13,
+    ("ruby", "Debian's 3.3"): DEBIAN_13,
     ("node", "22"): date(2027, 4, 30),
     ("node", "24"): date(2028, 4, 30),
 }
 QUARTER = 90  # days
 NONE = ("--- none\n", "--- none", None)
+POWERS = {"manage_settings": 64, "manage_roles": 131072}  # beside 1, administrator; as Mastodon counts them
 SEVERITY = {"silence": 0, "suspend": 1, "noop": 2}  # as Mastodon counts them
 
 
@@ -57,7 +61,22 @@ def test_everyone_has_no_rights(facts: Facts, evidence: Evidence) -> None:
 
 @pytest.mark.control("MFG-APP-02")
 def test_administrators_are_declared(facts: Facts, evidence: Evidence, instance: Instance) -> None:
-    same(evidence, facts["database"]["administrators"], [instance.owner.username], "SELECT … FROM users, user_roles")
+    """Only the owner administers; settings and roles are also for whoever has a role that instance.yaml gives them."""
+    given = {role.name: sum(POWERS.get(name, 0) for name in role.permissions) for role in declared_roles(instance)}
+    holders = facts["database"]["powerful"]
+    more = [
+        f"@{each['name']} ({each['role']})"
+        for each in holders
+        if each["name"] != instance.owner.username and each["powers"] & ~given.get(each["role"], 0)
+    ]
+    owner = [each for each in holders if each["name"] == instance.owner.username and each["powers"] & 1]
+    wrong = more if owner else [*more, f"@{instance.owner.username} does not administer"]
+    none(evidence, wrong, "SELECT … FROM users, user_roles")
+
+
+def declared_roles(instance: Instance) -> tuple[Role, ...]:
+    """Roles of instance.yaml; none where it leaves them to people."""
+    return (instance.server and instance.server.roles) or ()
 
 
 @pytest.mark.control("MFG-APP-02")
@@ -212,6 +231,21 @@ def test_parts_are_listed(what: str, facts: Facts, evidence: Evidence) -> None:
 def test_it_is_supported(what: str, facts: Facts, evidence: Evidence) -> None:
     version = facts["versions"][what]
     ends = END_OF_LIFE.get((what, version))
-    left = (ends - datetime.now(UTC).date()).days if ends else -1
     seen = f"{what} {version}, until {ends}" if ends else f"{what} {version}, which this suite does not know"
-    holds(evidence, left > QUARTER, seen, "supported for 90 days more", f"{what} --version")
+    good = ends is not None and (ends - today()).days > QUARTER
+    holds(evidence, good, seen, "supported for 90 days more", f"{what} --version")
+
+
+@pytest.mark.control("MFG-UPD-04")
+def test_mastodon_s_series_is_supported(facts: Facts, evidence: Evidence, request: pytest.FixtureRequest) -> None:
+    """Upstream's dates are computed from the list of releases that this product carries; nobody is asked."""
+    version, known = facts["versions"]["mastodon"], known_versions(request.config.getoption("--instance"))
+    ends = supported_until(version, known)
+    seen = f"{version}, until {ends or 'a day that upstream has not named'}; list of {known.as_of}"
+    good = ends is None or (ends - today()).days > QUARTER
+    holds(evidence, good, seen, "supported for 90 days more", "/opt/mastodon/current, known_versions.yaml")
+
+
+def today() -> date:
+    """In UTC, as the days above are meant."""
+    return datetime.now(UTC).date()

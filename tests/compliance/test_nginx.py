@@ -36,7 +36,7 @@ def test_logs_are_rotated(setting: str, facts: Facts, evidence: Evidence) -> Non
 
 @pytest.mark.control("MFG-WEB-08")
 def test_rotation_runs(facts: Facts, evidence: Evidence) -> None:
-    same(evidence, facts["rotation"]["timer"], "active", "systemctl is-active logrotate.timer")
+    same(evidence, facts["rotation"]["timer"], "active, enabled", "systemctl is-active, is-enabled logrotate.timer")
 
 
 @pytest.mark.control("MFG-WEB-08")

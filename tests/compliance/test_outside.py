@@ -6,14 +6,17 @@ import base64
 import json
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from mastodon_gov.audit.facts import Facts
+from mastodon_gov.audit.facts import CouldNotLook, Facts, Foreseen
 from mastodon_gov.audit.outside import HERE
+from mastodon_gov.audit.stranger import NO_WAY, PROBE
 from mastodon_gov.instance import Instance
 from tests.compliance.conftest import Evidence
 
@@ -32,12 +35,19 @@ def header(facts: Facts, page: str, name: str) -> str:
 
 
 @pytest.mark.control("MFG-FW-02")
-def test_only_the_web_answers(facts: Facts, evidence: Evidence) -> None:
+@pytest.mark.parametrize("version", [4, 6])
+def test_only_the_web_answers(version: int, facts: Facts, evidence: Evidence) -> None:
     """From the control node, which is in an admin network, SSH answers too."""
     allowed = [22, 80, 443] if facts["from"] == HERE else [80, 443]
-    expected = {address: allowed for known in facts["addresses"].values() for address in known}
-    evidence(observed=facts["ports"], expected=expected, command="TCP connections to every address")
-    assert dict(facts["ports"].items()) == expected
+    known = {address for found in facts["addresses"].values() for address in found}
+    expected = {address: allowed for address in known if ip_address(address).version == version}
+    if not expected:
+        raise Foreseen(f"The public names have no IPv{version} address.")
+    observed = {address: facts["ports"][address] for address in expected}
+    if NO_WAY in observed.values():
+        raise Foreseen(f"This machine has no IPv{version}; ask --from one that has.")
+    evidence(observed=observed, expected=expected, command=f"TCP connections to every IPv{version} address")
+    assert observed == expected
 
 
 @pytest.mark.control("MFG-WEB-01")
@@ -227,3 +237,45 @@ def test_pictures_cannot_be_listed(page: str, facts: Facts, evidence: Evidence) 
     evidence(observed=[observed["status"], observed["body"][:200]], expected="403 or 404", command=f"GET {page}")
     assert observed["status"] in (403, 404)
     assert "<Contents>" not in observed["body"]
+
+
+CLOSED = (401, 403, 404)
+
+
+def by_the_service(facts: Facts, instance: Instance, words: str) -> Facts:
+    """What the S3 service answered without a key. One with a private address need not answer strangers at all."""
+    try:
+        answer: Facts = facts["storage"][words]
+    except CouldNotLook as why:
+        if urlsplit(instance.object_storage.endpoint).hostname in instance.addresses:
+            raise Foreseen(
+                f"The S3 service has a private address ({why}); ask --from a machine that reaches it."
+            ) from None
+        raise
+    return answer
+
+
+@pytest.mark.control("MFG-S3-01")
+@pytest.mark.parametrize("bucket", ["media", "backup"])
+def test_buckets_cannot_be_listed(bucket: str, facts: Facts, evidence: Evidence, instance: Instance) -> None:
+    """Past the proxy, which answers 404 whatever the bucket's policy says."""
+    words = f"GET /{getattr(instance.object_storage, f'{bucket}_bucket')}?list-type=2"
+    observed = by_the_service(facts, instance, words)
+    shown = [observed["status"], observed["body"][:200]]
+    evidence(observed=shown, expected="401, 403 or 404", command=f"{words}, of the S3 service, without a key")
+    assert observed["status"] in CLOSED
+    assert "<Contents>" not in observed["body"]
+
+
+@pytest.mark.probe
+@pytest.mark.control("MFG-S3-01")
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+@pytest.mark.parametrize("place", ["media_bucket", "backup_bucket", "media name"])
+def test_nothing_is_put_or_deleted(
+    place: str, method: str, facts: Facts, evidence: Evidence, instance: Instance
+) -> None:
+    bucket = getattr(instance.object_storage, place, None)
+    words = f"{method} /{bucket}/{PROBE}" if bucket else f"{method} https://media/{PROBE}"
+    observed = by_the_service(facts, instance, words)["status"]
+    evidence(observed=observed, expected="401, 403 or 404", command=f"{words}, without a key")
+    assert observed in CLOSED

@@ -67,6 +67,17 @@ def test_plan_sees_drift_and_writes_nothing(instance: Deployed) -> None:
     assert "by hand" not in instance.root("cat /etc/redis/redis.conf")
 
 
+def test_a_package_installed_by_hand_is_no_drift(instance: Deployed) -> None:
+    """What apt, dpkg and the rotation of their logs leave behind is for root, as the audit and the next deploy want."""
+    instance.root(
+        "apt-get -qq -y install --reinstall netbase >/dev/null && logrotate -f /etc/logrotate.d/dpkg && "
+        "logrotate -f /etc/logrotate.d/alternatives && apt-get -qq -y install --reinstall netbase >/dev/null"
+    )
+    assert instance.root("find /var/log -maxdepth 2 -name '*.log*' -o -name 'eipp*' | wc -l") != "0\n"
+    assert json.loads(instance.cli("audit", "--control", "MFG-LOG-04", "--json").stdout)["numbers"]["passed"] == 1
+    assert instance.cli("plan").stdout.startswith("0 operations would change")
+
+
 def test_json_is_the_only_thing_on_stdout(instance: Deployed) -> None:
     """Machines read stdout; people get plain lines, and colours only on a terminal."""
     for words in (("deploy", "--json"), ("plan", "--json"), ("status", "--json")):

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from roles.base.files.facts_lib import output, psql, tell
+    from roles.base.files.facts_lib import output, psql, state, tell
 else:  # on the host the programs' common part lies one directory up
     sys.path.insert(0, "/usr/local/lib/mastodon-gov")
-    from facts_lib import output, psql, tell
+    from facts_lib import output, psql, state, tell
 
 CONF = Path("/etc/pgbackrest.conf")
 STATE = Path("/var/lib/mastodon-gov")
@@ -62,8 +62,8 @@ def archiver() -> dict[str, Any]:
 
 
 def timer() -> str:
-    """Whether the nightly backup is planned."""
-    return output("systemctl", "is-active", "mfg-backup.timer", codes=(0, 3, 4)).strip()
+    """Whether the nightly backup is planned, and stays so."""
+    return state("mfg-backup.timer")
 
 
 def conf() -> str:

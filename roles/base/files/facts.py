@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from roles.base.files import facts_people, facts_services
-    from roles.base.files.facts_lib import output, tell
+    from roles.base.files.facts_lib import output, state, tell
 else:  # on the host the programs' common part lies one directory up
     sys.path.insert(0, "/usr/local/lib/mastodon-gov")
     import facts_people
     import facts_services
-    from facts_lib import output, tell
+    from facts_lib import output, state, tell
 
 # Every program may write these, and what they hold is no secret.
 SHARED_LOGS = {"wtmp", "btmp", "lastlog"}
@@ -184,12 +184,16 @@ def cron_allow() -> list[str] | None:
 
 
 def clock() -> dict[str, object]:
-    """How far the clock is off (s), from how many sources, and whether another daemon sets it too."""
+    """How far the clock is off (s), whether it follows anybody (`leap`), from how many sources that answer, and whether
+    another daemon sets it too. A clock that follows nobody is 0 s off, by its own word."""
     units = ("systemd-timesyncd.service", "ntpsec.service", "openntpd.service")
     others = output("systemctl", "list-units", "--plain", "--no-legend", *units)
+    tracking = output("chronyc", "-c", "tracking").strip().split(",")
+    reach = [int(line.split(",")[5], 8) for line in output("chronyc", "-c", "sources").splitlines()]
     return {
-        "offset": float(output("chronyc", "-c", "tracking").split(",")[4]),
-        "sources": len(output("chronyc", "-c", "sources").splitlines()),
+        "offset": float(tracking[4]),
+        "leap": tracking[-1],
+        "sources": sum(each > 0 for each in reach),
         "others": [line.split()[0] for line in others.splitlines()],
     }
 
@@ -223,7 +227,7 @@ def updates() -> dict[str, object]:
         "age": time.time() - stamp.stat().st_mtime if stamp.exists() else None,
         "made": time.time() - made,
         "reboot": time.time() - reboot.stat().st_mtime if reboot.exists() else None,
-        "timer": output("systemctl", "is-active", "apt-daily-upgrade.timer", codes=(0, 3)).strip(),
+        "timer": state("apt-daily-upgrade.timer"),
     }
 
 

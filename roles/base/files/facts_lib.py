@@ -35,6 +35,12 @@ def output(*words: str, given: str = "", codes: tuple[int, ...] = (0,)) -> str:
     return done.stdout
 
 
+def state(unit: str) -> str:
+    """Whether a unit runs, and whether it will after the next start: `active, enabled`."""
+    asked = (("is-active", (0, 3, 4)), ("is-enabled", (0, 1, 4)))
+    return ", ".join(output("systemctl", verb, unit, codes=codes).strip() for verb, codes in asked)
+
+
 def psql(sql: str, database: str = "postgres") -> str:
     """Unaligned rows of a query, as postgres over the socket, in a transaction that cannot write."""
     words = ["runuser", "-u", "postgres", "--", "psql", "-qtAX", "-v", "ON_ERROR_STOP=1", "-d", database, "-f", "-"]

@@ -125,4 +125,15 @@ def sudo_rules() -> list[dict[str, object]]:
     return found
 
 
-PARTS = (accounts, groups, zeros, idle, login_defs, shell, quality, pam, sudo_settings, sudo_rules)
+def sudo_free() -> list[str]:
+    """Defaults that spare somebody the password or hold for some only: `sudo -V` shows neither."""
+    found = []
+    for each in json.loads(output("cvtsudoers", "-e", "-f", "json", "/etc/sudoers")).get("Defaults", []):
+        options = {key: value for option in each["Options"] for key, value in option.items()}
+        if each.get("Binding") or options.get("authenticate") is False or "exempt_group" in options:
+            whom = [f"{key}:{value}" for bound in each.get("Binding", ()) for key, value in bound.items()]
+            found.append(f"Defaults {options} for {', '.join(whom) or 'everybody'}")
+    return found
+
+
+PARTS = (accounts, groups, zeros, idle, login_defs, shell, quality, pam, sudo_settings, sudo_rules, sudo_free)

@@ -31,7 +31,8 @@ TOLD = ("EMAIL_DOMAIN_LISTS_APPLY_AFTER_CONFIRMATION", "IP_RETENTION_PERIOD", "S
 SQL = """SELECT json_build_object(
   'mode', (SELECT value FROM settings WHERE var = 'registrations_mode'),
   'everyone', (SELECT json_agg(permissions) FROM user_roles WHERE id = -99),
-  'administrators', (SELECT coalesce(json_agg(a.username ORDER BY 1), '[]') FROM users u
+  'powerful', (SELECT coalesce(json_agg(json_build_object('name', a.username, 'role', r.name,
+     'powers', r.permissions & (1 | 64 | 131072)) ORDER BY a.username), '[]') FROM users u
      JOIN accounts a ON a.id = u.account_id JOIN user_roles r ON r.id = u.role_id
      WHERE r.permissions & (1 | 64 | 131072) <> 0),
   'bypass', (SELECT coalesce(json_agg(name), '[]') FROM user_roles WHERE permissions & 2097152 <> 0),
@@ -222,9 +223,18 @@ def versions() -> dict[str, str]:
     return {
         "debian": Path("/etc/debian_version").read_text().split(".")[0].strip(),
         "postgresql": psql("SHOW server_version;").split(".")[0],
-        "ruby": ".".join(output("ruby", "-e", "print RUBY_VERSION").split(".")[:2]),
+        "ruby": _ruby(),
         "node": node.split(".")[0],
+        "mastodon": CURRENT.resolve().name.partition("-")[0],
     }
+
+
+def _ruby() -> str:
+    """The version, and whether it is Debian's own package, which Debian mends as long as the system."""
+    told, path = output("ruby", "-e", "puts RUBY_VERSION, RbConfig.ruby").split()
+    version = ".".join(told.split(".")[:2])
+    packaged = output("dpkg-query", "-S", path, codes=(0, 1)).startswith("ruby")
+    return f"Debian's {version}" if packaged else f"{version}, not Debian's"
 
 
 if __name__ == "__main__":

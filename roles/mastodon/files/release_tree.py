@@ -41,35 +41,43 @@ def check_tree(tree: Path) -> dict[str, Any]:
     links: dict[str, str] = json.loads((tree / "RELEASE.json").read_bytes())["links"]
     problems, seen = [], {"MANIFEST.sha256"}
     for entry in walk(tree):
-        path, info = str(entry.relative_to(tree)), entry.lstat()
+        path, info = entry.path[len(str(tree)) + 1 :], entry.stat(follow_symlinks=False)
         seen.add(path)
-        if stat.S_ISLNK(info.st_mode):
-            good = links.get(path) == os.readlink(entry)
-        elif stat.S_ISREG(info.st_mode):
-            good = path == "MANIFEST.sha256" or manifest.get(path) == sha256_of(entry)
+        if entry.is_symlink():
+            good = links.get(path) == os.readlink(entry.path)
+        elif entry.is_file(follow_symlinks=False):
+            good = path == "MANIFEST.sha256" or manifest.get(path) == sha256_of(entry.path)
         else:
             good = stat.S_ISDIR(info.st_mode)
         if not good:
             problems.append(f"{path}: changed or not in the manifest")
-        elif not stat.S_ISLNK(info.st_mode) and (info.st_mode & 0o7222 or info.st_uid != os.geteuid()):
+        elif not entry.is_symlink() and (info.st_mode & 0o7222 or info.st_uid != os.geteuid()):
             problems.append(f"{path}: mode {info.st_mode & 0o7777:o}, owner {info.st_uid}; must be read-only, of root")
-    problems += [f"{path}: missing" for path in sorted((manifest.keys() | links.keys()) - seen)]
+    problems = sorted(problems) + [f"{path}: missing" for path in sorted((manifest.keys() | links.keys()) - seen)]
     digest = hashlib.sha256(text).hexdigest()
     return {"name": tree.name, "intact": not problems, "problems": problems[:20], "manifest_sha256": digest}
 
 
-def walk(tree: Path) -> Iterator[Path]:
-    """Everything below a directory, in a fixed order, links not followed."""
-    for entry in sorted(tree.iterdir()):
-        yield entry
-        if entry.is_dir() and not entry.is_symlink():
-            yield from walk(entry)
+def walk(tree: Path) -> Iterator[os.DirEntry[str]]:
+    """Everything below a directory, links not followed. Not pathlib: Mastodon has 46,000 files, and the audit 10 s."""
+    waiting = [str(tree)]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                yield entry
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
 
 
-def sha256_of(path: Path) -> str:
-    """Digest of a file's content."""
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+def sha256_of(path: str) -> str:
+    """Digest of a file's content; most are small, so nothing is done for each but reading it."""
+    digest, content = hashlib.sha256(), os.open(path, os.O_RDONLY)
+    try:
+        while block := os.read(content, 1 << 18):
+            digest.update(block)
+    finally:
+        os.close(content)
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import grp
 import hashlib
 import sys
 from pathlib import Path
@@ -15,15 +16,32 @@ else:  # on the host the programs' common part lies one directory up
     from facts_lib import output, tell
 
 KEYS = Path("/etc/ssh/keys")
+STRANGER = "203.0.113.9"  # of a network that is kept for documents
 
 
 def sshd() -> dict[str, list[str]]:
-    """Every setting in force, by name, with all its values in order."""
+    """Every setting in force, by name, with all its values in order; then those that a Match block gives somebody else:
+    root, each of our accounts, one person of each group, from an address that nobody declares."""
+    found = _told()
+    general = {name: list(values) for name, values in found.items()}
+    for user in _people():
+        for name, values in _told("-C", f"user={user},host=stranger.invalid,addr={STRANGER}").items():
+            if values != general.get(name):
+                found.setdefault(name, []).extend(f"{value} (for {user})" for value in values)
+    return found
+
+
+def _told(*words: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for line in output("sshd", "-T").splitlines():
+    for line in output("sshd", "-T", *words).splitlines():
         name, _, value = line.partition(" ")
         found.setdefault(name, []).append(value)
     return found
+
+
+def _people() -> list[str]:
+    members = [each.gr_mem[0] for each in grp.getgrall() if each.gr_name.startswith("mfg-") and each.gr_mem]
+    return sorted({"root", "nobody", *(path.name for path in KEYS.iterdir()), *members})
 
 
 def keys() -> dict[str, dict[str, object]]:
@@ -44,7 +62,7 @@ def keys() -> dict[str, dict[str, object]]:
 def host_keys() -> dict[str, dict[str, object]]:
     """Kind, bits, owner and mode of each key that sshd shows."""
     found: dict[str, dict[str, object]] = {}
-    for name in sshd()["hostkey"]:
+    for name in _told()["hostkey"]:
         seen, words = Path(name).stat(), output("ssh-keygen", "-l", "-f", name).split()
         mode = f"{seen.st_mode & 0o7777:04o}"
         found[name] = {"type": words[-1].strip("()"), "bits": int(words[0]), "uid": seen.st_uid, "mode": mode}

@@ -74,7 +74,7 @@ BASE: Commands = {
         for name, value in JOURNAL.items()
     },
     "test_logs_are_not_for_everybody": "chmod 644 /var/log/dpkg.log",
-    "test_security_updates_come_by_themselves": "systemctl stop apt-daily-upgrade.timer",
+    "test_security_updates_come_by_themselves": "systemctl disable -q apt-daily-upgrade.timer",
     "test_the_last_update_worked": "install -d /var/lib/apt/periodic && "
     "touch -d '9 days ago' /var/lib/apt/periodic/unattended-upgrades-stamp",
     "test_people_are_declared": "useradd -m -s /bin/bash -u 4242 mutation",
@@ -101,6 +101,7 @@ BASE: Commands = {
         for name, value in SUDO.items()
     },
     "test_sudo_asks_everybody_else test_nobody_else_has_a_rule": f"echo 'x ALL=(ALL) NOPASSWD: ALL' > {SUDOERS}/99-x",
+    "test_sudo_asks_everybody_else": f"echo 'Defaults !authenticate' > {SUDOERS}/99-y",
     "test_groups_with_rights[sudo]": "gpasswd -a nobody sudo",
     "test_groups_with_rights[mfg-deploy]": "gpasswd -a nobody mfg-deploy",
     "test_the_sandbox_is_tight[redis] test_the_process_has_no_rights[redis] test_the_unit_is_ours[redis]": dropin(
@@ -158,11 +159,23 @@ SSHD = {
     "Banner none": "test_people_are_warned_and_recorded[banner]",
     "LogLevel INFO": "test_people_are_warned_and_recorded[loglevel]",
     "UsePAM no": "test_people_are_warned_and_recorded[usepam]",
-    "AuthorizedKeysFile .ssh/authorized_keys /etc/ssh/keys/%u": "test_sshd_reads_no_other_keys",
+    "AuthorizedKeysFile .ssh/authorized_keys /etc/ssh/keys/%u": "test_sshd_reads_no_other_keys[authorizedkeysfile]",
+    "TrustedUserCAKeys /etc/ssh/keys/deploy": "test_sshd_reads_no_other_keys[trustedusercakeys]",
+    "AuthorizedPrincipalsFile /etc/ssh/principals": "test_sshd_reads_no_other_keys[authorizedprincipalsfile]",
+    "HostbasedAuthentication yes": "test_sshd_reads_no_other_keys[hostbasedauthentication]",
 }
 # `sshd -T` says what the next start would use; the running one is not touched, or nobody could sign in to heal it.
 SSH: Commands = {
     **{check: f"echo '{line}' >> /etc/ssh/sshd_config.d/00-mutation.conf" for line, check in SSHD.items()},
+    **{
+        f"test_sshd_reads_no_other_keys[{name.lower()}]": f"printf '{name} /bin/true\\n{name}User nobody\\n' >> "
+        "/etc/ssh/sshd_config.d/00-mutation.conf"
+        for name in ("AuthorizedKeysCommand", "AuthorizedPrincipalsCommand")
+    },
+    # `sshd -T` alone does not show what a Match block gives.
+    "test_root_cannot_sign_in test_no_passwords[passwordauthentication] test_keys_only": "printf 'Match User root Address "
+    "203.0.113.0/24\\nPermitRootLogin yes\\nPasswordAuthentication yes\\nAuthenticationMethods any\\n' > "
+    "/etc/ssh/sshd_config.d/98-mutation.conf",
     # Of this one alone sshd takes the last line, not the first.
     "test_tries_and_sessions_end[maxstartups]": "echo 'MaxStartups 20:30:100' > /etc/ssh/sshd_config.d/99-mutation.conf",
     "test_host_keys": "ssh-keygen -q -t rsa -b 2048 -N '' -f /etc/ssh/mutation && "
@@ -273,7 +286,7 @@ NGINX: Commands = {
     },
     "test_logs_are_rotated[rotate]": "sed -i 's/rotate 14/rotate 99/' /etc/logrotate.d/nginx",
     "test_logs_are_rotated[maxage]": "sed -i 's/maxage 14/maxage 99/' /etc/logrotate.d/nginx",
-    "test_rotation_runs": "systemctl stop logrotate.timer",
+    "test_rotation_runs": "systemctl disable -q logrotate.timer",
     "test_addresses_of_visitors_go": "touch -d '30 days ago' /var/log/nginx/access.log.98",
     "test_no_query_is_logged": "echo 'x [2099-01-01T00:00:00+00:00] h \"GET /oauth?code=1 H\"' > /var/log/nginx/access.log.99",
 }
@@ -317,6 +330,13 @@ FORGET = (
 MASTODON: Commands = {
     f"{LOCK} test_everyone_has_no_rights": sql(
         UNLOCKED.format("user_roles", "UPDATE user_roles SET permissions = 65536 WHERE id = -99")
+    ),
+    f"{LOCK} test_administrators_are_declared": sql(
+        UNLOCKED.format(
+            "users",
+            "UPDATE users SET role_id = (SELECT id FROM user_roles WHERE name = 'Moderator') "
+            "WHERE role_id = (SELECT id FROM user_roles WHERE name = 'Owner')",
+        )
     ),
     f"{LOCK} test_nobody_lets_in_without_approval": sql(
         UNLOCKED.format(
@@ -375,6 +395,10 @@ MASTODON_HEAL = "\n".join(
             "SET event_triggers = off; INSERT INTO schema_migrations SELECT v FROM public.mutation; DROP TABLE public.mutation"
         ),
         sql("DELETE FROM oauth_access_tokens WHERE token = 'mutation'; DELETE FROM invites WHERE code = 'mutation'"),
+        sql(
+            "UPDATE users SET role_id = (SELECT id FROM user_roles WHERE name = 'Owner') "
+            "WHERE role_id = (SELECT id FROM user_roles WHERE name = 'Moderator')"
+        ),
         sql("UPDATE users SET unconfirmed_email = NULL; DELETE FROM settings WHERE var = 'registrations_mode'"),
         sql("DELETE FROM domain_blocks WHERE domain = 'mutation.test'"),
         sql("UPDATE settings SET value = E'--- Demonstration Social\\n' WHERE var = 'site_title'"),
@@ -394,7 +418,7 @@ OUTSIDE: Commands = {
     "test_citizens_can_read[/about]": f"{EDIT} 's#location = /api/v1/accounts {{#location = /about {{ return 404; }} &#' "
     f"{NGINX_CONF}",
     "test_finders_know_whom_to_write_to": f"{EDIT} /^Contact/d /usr/local/share/mastodon-gov/security.txt",
-    "test_only_the_web_answers": f"{NFT} input tcp dport 8080 accept && "
+    "test_only_the_web_answers[*]": f"{NFT} input tcp dport 8080 accept && "
     "systemd-run -q --unit=mutation-web python3 -m http.server 8080",
 }
 OUTSIDE_HEAL = "systemctl stop mutation-web"

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 from botocore.exceptions import ClientError
 
+from mastodon_gov.audit import facts, outside, stranger
 from mastodon_gov.errors import Refusal
 from mastodon_gov.storage import buckets as s3
 from mastodon_gov.storage.client import connect, reached
@@ -77,6 +78,18 @@ def test_each_drift_is_seen_and_mended(place: Place, action: Action, setting: st
     with broken(place, action):
         plans = s3.pending(place.instance(), place.secrets().object_storage.owner)
         assert [(bucket.name, [a.setting for a in left]) for bucket, left in plans] == [(action.bucket, [setting])]
+
+
+def test_the_audit_sees_a_bucket_that_anybody_may_list(place: Place) -> None:
+    """Without a key, at the service itself: the media name answers 404 whatever the policy says."""
+    asked = outside.questions(place.instance(), (), outside.HERE, False)
+
+    def answers() -> list[int]:
+        return [facts.seen(answer)["status"] for answer in stranger.storage(asked).values()]
+
+    assert answers() == [403, 403]
+    with broken(place, listed("media")):
+        assert answers() == [200, 403]
 
 
 def test_a_shorter_lock_is_refused_and_nothing_changes(place: Place) -> None:
