@@ -343,15 +343,15 @@ def test_two_upgrades_at_once(older: Deployed, tmp_path: Path) -> None:
     slots(older, NEW)
 
 
-def replace_a_library(older: Deployed) -> None:
-    """What a security upgrade of Debian does to processes that run."""
-    library = "/usr/lib/x86_64-linux-gnu/libyaml-0.so.2"
-    older.root(f"p=$(readlink -f {library}) && cp -a $p /root/new && mv /root/new $p")
+def replace_files(older: Deployed) -> None:
+    """What a security upgrade of Debian does to processes that run: a library of Ruby's, and nginx itself."""
+    for file in ("/usr/lib/x86_64-linux-gnu/libyaml-0.so.2", "/usr/sbin/nginx"):
+        older.root(f"p=$(readlink -f {file}) && cp -a $p /root/new && mv /root/new $p")
 
 
 def test_after_the_nightly_upgrades_what_runs_with_old_libraries_is_started_anew(older: Deployed) -> None:
     """By Debian's own unit; nothing else is restarted, and a second night does nothing."""
-    replace_a_library(older)
+    replace_files(older)
     since = older.root("systemctl show -P ActiveEnterTimestamp postgresql@17-main redis-server")
     active = older.root("readlink /opt/mastodon/active")
     with load(older) as people:
@@ -367,16 +367,20 @@ def test_after_the_nightly_upgrades_what_runs_with_old_libraries_is_started_anew
 
 
 def test_maintenance_starts_anew_what_runs_with_old_libraries(older: Deployed) -> None:
-    """What maintain.md tells a person to type, with a library that was replaced under running processes."""
-    replace_a_library(older)
+    """What maintain.md tells a person to type, with files that were replaced under running processes."""
+    replace_files(older)
     plan, work = commands("maintain.md")
     seen = json.loads(older.cli(*plan, "--json").stdout)
     assert any(unit.startswith("mastodon-web@") for unit in seen["outdated"])
+    assert "nginx.service" in seen["outdated"]
+    main = "systemctl show -P MainPID nginx.service"
+    before = older.root(main)
     with load(older) as people:
         told = json.loads(older.cli(*work, "--json", timeout=1500).stdout)
     print(told)
     assert people.failed == []
-    assert not any(unit.startswith("mastodon-") for unit in told["left"])
+    assert not any(unit.startswith(("mastodon-", "nginx")) for unit in told["left"])
+    assert older.root(main) != before
     assert older.deploy()["changes"] == []
 
 
