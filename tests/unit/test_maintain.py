@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ def test_nginx_is_renewed_by_the_number_in_its_own_pid_file(tmp_path: Path, monk
         pid.write_text("12\n")
 
     monkeypatch.setattr(maintain, "NGINX_PID", pid)
-    monkeypatch.setattr(maintain.os, "kill", kill)
+    monkeypatch.setattr(os, "kill", kill)
     maintain.renew_nginx()
     assert signals == [(11, 12), (11, 3)]
 

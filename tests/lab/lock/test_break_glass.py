@@ -28,7 +28,9 @@ def test_the_owner_gets_a_role_that_administers(database: Database, name: str) -
     """Twice, so that a second time makes no second role."""
     before, held = CASES[name]
     given = "\\set username OWNER\n" + ROLE
-    told = "SELECT permissions, (SELECT count(*) FROM user_roles) FROM user_roles WHERE id = (SELECT role_id FROM users)"
+    told = (
+        "SELECT permissions, (SELECT count(*) FROM user_roles) FROM user_roles WHERE id = (SELECT role_id FROM users)"
+    )
     database.must(f"BEGIN; {before}; ROLLBACK;", "mastodon")  # it is what the application itself may do
     as_owner = "SET SESSION AUTHORIZATION mastodon_owner;"
     assert database.must(f"BEGIN; {before}; {as_owner}\n{given}\n{given} {told}; ROLLBACK;") == held
