@@ -18,7 +18,7 @@ from mastodon_gov.rollback import restore_point, target_of
 from mastodon_gov.upgrade_plan import Need, Plan, choose, estimate, held_problems, path_refusal, pending, problems
 from mastodon_gov.upgrade_probe import PLACES
 from roles.mastodon import database
-from roles.mastodon.files import journal, migrate
+from roles.mastodon.files import journal, legacy_keys, migrate
 from tests.unit.locally import shell
 
 OLD, NEW, NEXT = "4.5.15-aaaaaaaa", "4.6.5-bbbbbbbb", "4.7.0-cccccccc"
@@ -257,6 +257,15 @@ def way(event: str, origin: str, to: str, **more: Any) -> dict[str, Any]:
     return {"event": event, "from": origin, "to": to, "attempt": f"{origin}{to}", "step": "x", **more}
 
 
+def application(host: Path, monkeypatch: pytest.MonkeyPatch) -> database.Application:
+    """What the deploy sees of this host; there is no database."""
+    monkeypatch.setattr(database, "JOURNAL", host / "journal")
+    monkeypatch.setattr(database, "HELD", host / "held")
+    monkeypatch.setattr(database, "HOME", str(host))
+    answer = shell(database.ApplicationState().command("owner", "{}")).stdout.splitlines()
+    return database.ApplicationState().process(answer)
+
+
 @pytest.mark.parametrize(
     ("event", "held", "unfinished"),
     [("closed", "", False), ("held", NEW, False), ("held", "", True), ("end", "", True), ("start", NEW, True)],
@@ -265,13 +274,57 @@ def test_a_way_ends_when_it_is_closed_or_held_on_purpose(
     host: Path, monkeypatch: pytest.MonkeyPatch, event: str, held: str, unfinished: bool
 ) -> None:
     """A release without post-deployment migrations runs no step after `--hold`; its way is closed all the same."""
-    mark = host / "held"
-    mark.write_text(held) if held else None
+    if held:
+        (host / "held").write_text(held)
     journal.append(way(event, OLD, NEW))
-    monkeypatch.setattr(database, "JOURNAL", host / "journal")
-    monkeypatch.setattr(database, "HELD", mark)
-    answer = shell(database.ApplicationState().command("owner", "{}")).stdout.splitlines()
-    assert database.ApplicationState().process(answer).unfinished == unfinished
+    assert application(host, monkeypatch).unfinished == unfinished
+    with (host / "journal").open("a") as file:
+        file.write('{"at": "2026')  # cut off by a power failure
+    assert application(host, monkeypatch).unfinished == unfinished
+
+
+@pytest.mark.parametrize(
+    ("serving", "lines", "back"),
+    [
+        (NEW, [], True),
+        (NEW, [way("closed", OLD, NEW)], True),  # about to leave
+        (OLD, [way("closed", OLD, NEW), way("end", NEW, OLD)], True),  # killed after the new one had gone
+        (OLD, [way("end", OLD, NEW)], True),  # an upgrade that was given up before its swap: jobs of both may run
+        (OLD, [way("closed", OLD, NEW), way("closed", NEW, OLD)], False),
+        (OLD, [], False),
+    ],
+)
+def test_which_way_leads_back(
+    host: Path, monkeypatch: pytest.MonkeyPatch, serving: str, lines: list[Any], back: bool
+) -> None:
+    """To the older release; the way to the newer one never does."""
+    switch(host, serving)
+    for line in lines:
+        journal.append(line)
+    seen = application(host, monkeypatch)
+    assert seen.serving == serving
+    assert [seen.older(OLD), seen.older(NEW)] == [back, False]
+
+
+def test_keys_are_put_back_only_for_a_release_that_does_not_know_where_they_are(
+    host: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All batches, until none is left."""
+    for name, text in ((OLD, 'create_table "accounts"'), (NEW, 'create_table "keypairs", force: :cascade do |t|')):
+        (host / "releases" / name / "db").mkdir()
+        (host / "releases" / name / "db/schema.rb").write_text(text)
+    batches: dict[int, dict[str, int | None]] = {
+        0: {"last": 1007, "accounts": 1000},
+        1007: {"last": 2000, "accounts": 4},
+        2000: {"last": None, "accounts": 0},
+    }
+    monkeypatch.setattr(legacy_keys, "RELEASES", host / "releases")
+    monkeypatch.setattr(legacy_keys, "step", batches.pop)
+    assert legacy_keys.main([NEW]) == 0
+    assert len(batches) == 3
+    assert legacy_keys.main([OLD]) == 0
+    assert batches == {}
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [{"accounts": 0}, {"accounts": 1004}]
 
 
 @pytest.mark.parametrize(
