@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,10 @@ from mastodon_gov.migrations import Migrations, created, read_installed, read_pa
 from mastodon_gov.rollback import restore_point, target_of
 from mastodon_gov.upgrade_plan import Need, Plan, choose, estimate, held_problems, path_refusal, pending, problems
 from mastodon_gov.upgrade_probe import PLACES
-from roles.mastodon import database
+from roles.mastodon import database, processes, role
 from roles.mastodon.files import journal, legacy_keys, migrate
-from tests.unit.locally import shell
+from tests.unit.locally import commands, shell
+from tests.unit.storage_sample import node
 
 OLD, NEW, NEXT = "4.5.15-aaaaaaaa", "4.6.5-bbbbbbbb", "4.7.0-cccccccc"
 INSTALLED = {
@@ -393,3 +396,31 @@ def test_migrations_wait_for_a_run_that_was_killed_but_still_works(monkeypatch: 
     assert (migrate.main([NEW, "before"]), left, tries) == (0, [], [(NEW, "before")] * 3)
     said.append("PG::DuplicateColumn: ERROR: it already exists")
     assert (migrate.main([NEW, "before"]), len(tries)) == (1, 4)
+
+
+def steps(monkeypatch: pytest.MonkeyPatch, seen: database.Application) -> list[str]:
+    """What the role does to migrations, keys and processes, in its order, on the way to the older release."""
+    for name in ("packages", "settle", "units", "server_settings", "sweep_now"):
+        monkeypatch.setattr(role, name, lambda **_: None)
+    here = node()
+    here = here.model_copy(update={"release": here.release.model_copy(update={"name": OLD})})
+    facts: dict[Any, Any] = {
+        database.ApplicationState: seen,
+        processes.InstalledReleases: [here.release.name],
+        processes.SlotsSettled: False,
+    }
+    done = [command.get_raw_value() for command in commands(lambda: role.mastodon(here), facts)]
+    found = [re.search(r"legacy_keys|settle \S+ (\w+)", command) for command in done]
+    return [match[1] or match[0] for match in found if match]
+
+
+def test_keys_are_put_back_before_the_older_release_starts_and_when_the_newer_has_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Streaming writes no keys. Nothing of it on the way up, and nothing where nobody ever had such keys."""
+    swap = ["start", "web", "sidekiq", "streaming"]
+    lock = {"installed": True, "failed": [], "deployment": None}
+    back = database.Application(keypairs=True, serving=NEW, owner={"signed_in": True}, lock=lock)
+    assert steps(monkeypatch, back) == ["legacy_keys", *swap[:3], "legacy_keys", swap[3]]
+    assert steps(monkeypatch, dataclasses.replace(back, keypairs=False)) == swap
+    assert steps(monkeypatch, dataclasses.replace(back, serving="4.4.0-cccccccc")) == swap
