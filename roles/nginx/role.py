@@ -46,16 +46,24 @@ STORAGE_HEADERS = (
     "x-amz-version-id x-rgw-object-type Access-Control-Allow-Origin Content-Security-Policy Permissions-Policy "
     "Referrer-Policy Strict-Transport-Security X-Content-Type-Options X-Frame-Options"
 ).split()
-# Where Mastodon deletes, moves or empties an account; the lock in the database refuses it (04-guards.sql).
-GUARDED_PATHS = (
-    "= /settings/delete",
-    "= /statuses_cleanup",
-    "^~ /settings/migration",
-    "= /admin/accounts/batch",
-    "~ ^/admin/accounts/[0-9]+/action$",
-    "~ ^/admin/reports/[0-9]+/actions$",
+# Where the lock in the database may refuse what a person sends, and which page (below) then says so.
+REFUSED = {
+    # Where Mastodon deletes, moves or empties an account (04-guards.sql).
+    "official": (
+        "= /settings/delete",
+        "= /statuses_cleanup",
+        "^~ /settings/migration",
+        "= /admin/accounts/batch",
+        "~ ^/admin/accounts/[0-9]+/(action|memorialize)$",
+        "~ ^/admin/reports/[0-9]+/actions$",
+    ),
+    "register": ("~ ^/admin/accounts/[0-9]+/change_email$",),
+    "settings": ("^~ /admin/settings",),
+}
+NOT_REGISTERED = (
+    "This address is not in the staff register, it belongs to another organisation, or the invitation is for another "
+    "address."
 )
-NOT_REGISTERED = "This address is not in the staff register, or the invitation is for another address."
 STYLE = "body{font:1.1em/1.5 sans-serif;max-width:38em;margin:15vh auto;padding:0 1em;color:#1b1b1b;background:#fff}"
 
 
@@ -83,8 +91,8 @@ REFUSALS = {
     "register": Page("Not registered", f"{NOT_REGISTERED} Please ask the coordinator of your organisation."),
     "official": Page(
         "Not possible with an official account",
-        "An official account is not deleted, moved or emptied by a click: its posts are records. Nothing was changed. "
-        "Please ask the coordinator of your organisation.",
+        "An official account is not deleted, moved, emptied or made a memorial by a click: its posts are records. "
+        "This account was not changed. Please ask the coordinator of your organisation.",
     ),
     "settings": Page(
         "This setting is fixed",
@@ -146,7 +154,7 @@ def _config(node: Node) -> ManagedFile:
         compressed=COMPRESSED,
         static=STATIC,
         admin_paths=ADMIN_PATHS,
-        guarded_paths=GUARDED_PATHS,
+        refused=REFUSED,
         not_registered=NOT_REGISTERED,
         storage=urlsplit(node.instance.object_storage.endpoint),
         storage_headers=STORAGE_HEADERS,

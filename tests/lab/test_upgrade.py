@@ -28,6 +28,16 @@ from tests.lab.older import (
 )
 from tests.lab.people import signed_in_owner
 
+# As 4.6 makes it; the stand-in has no other servers' accounts.
+KEYS = """CREATE TABLE keypairs (id bigserial PRIMARY KEY,
+  account_id bigint NOT NULL REFERENCES accounts ON DELETE CASCADE, uri varchar NOT NULL UNIQUE, type integer NOT NULL,
+  public_key varchar NOT NULL, revoked boolean NOT NULL DEFAULT false, created_at timestamp NOT NULL,
+  updated_at timestamp NOT NULL);
+ALTER TABLE keypairs OWNER TO mastodon_owner; ALTER SEQUENCE keypairs_id_seq OWNER TO mastodon_owner;
+INSERT INTO accounts (id, username, domain, public_key, created_at, updated_at)
+  VALUES (41, 'far', 'world.test', '', now(), now());
+INSERT INTO keypairs (account_id, uri, type, public_key, created_at, updated_at)
+  VALUES (41, 'https://world.test/far#key', 0, 'its key', now(), now());"""
 STEPS = (
     "install",
     "restore point before",
@@ -74,10 +84,16 @@ def test_upgrade_and_back_while_people_read_and_post(older: Deployed, token: str
         print(older.cli(*upward[1]).stdout)
         assert serving(older) == NEW
         assert older.deploy()["changes"] == []
+        older.sql(KEYS)
         for words in back:
             print(older.cli(*words).stdout)
         assert serving(older) == OLD
+        assert older.sql("SELECT public_key FROM accounts WHERE id = 41") == "its key\n"
+        told = {line["step"]: line.get("told") for line in journal(older) if line["event"] == "end"}
+        assert [told["keys before"], told["keys after"]] == [{"accounts": 1}, {"accounts": 0}]
+        older.sql("UPDATE accounts SET public_key = '' WHERE id = 41")  # now it is the older release's own affair
         assert older.deploy()["changes"] == []
+        older.sql("DROP TABLE keypairs; DELETE FROM accounts WHERE id = 41")
         for words in upward[2:]:
             print(older.cli(*words).stdout)
     slots(older, NEW)
@@ -357,15 +373,15 @@ def test_two_upgrades_at_once(older: Deployed, tmp_path: Path) -> None:
     slots(older, NEW)
 
 
-def replace_a_library(older: Deployed) -> None:
-    """What a security upgrade of Debian does to processes that run."""
-    library = "/usr/lib/x86_64-linux-gnu/libyaml-0.so.2"
-    older.root(f"p=$(readlink -f {library}) && cp -a $p /root/new && mv /root/new $p")
+def replace_files(older: Deployed) -> None:
+    """What a security upgrade of Debian does to processes that run: a library of Ruby's, and nginx itself."""
+    for file in ("/usr/lib/x86_64-linux-gnu/libyaml-0.so.2", "/usr/sbin/nginx"):
+        older.root(f"p=$(readlink -f {file}) && cp -a $p /root/new && mv /root/new $p")
 
 
 def test_after_the_nightly_upgrades_what_runs_with_old_libraries_is_started_anew(older: Deployed) -> None:
     """By Debian's own unit; nothing else is restarted, and a second night does nothing."""
-    replace_a_library(older)
+    replace_files(older)
     since = older.root("systemctl show -P ActiveEnterTimestamp postgresql@17-main redis-server")
     active = older.root("readlink /opt/mastodon/active")
     with load(older) as people:
@@ -381,16 +397,20 @@ def test_after_the_nightly_upgrades_what_runs_with_old_libraries_is_started_anew
 
 
 def test_maintenance_starts_anew_what_runs_with_old_libraries(older: Deployed) -> None:
-    """What maintain.md tells a person to type, with a library that was replaced under running processes."""
-    replace_a_library(older)
+    """What maintain.md tells a person to type, with files that were replaced under running processes."""
+    replace_files(older)
     plan, work = commands("maintain.md")
     seen = json.loads(older.cli(*plan, "--json").stdout)
     assert any(unit.startswith("mastodon-web@") for unit in seen["outdated"])
+    assert "nginx.service" in seen["outdated"]
+    main = "systemctl show -P MainPID nginx.service"
+    before = older.root(main)
     with load(older) as people:
         told = json.loads(older.cli(*work, "--json", timeout=1500).stdout)
     print(told)
     assert people.failed == []
-    assert not any(unit.startswith("mastodon-") for unit in told["left"])
+    assert not any(unit.startswith(("mastodon-", "nginx")) for unit in told["left"])
+    assert older.root(main) != before
     assert older.deploy()["changes"] == []
 
 

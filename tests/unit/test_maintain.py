@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mastodon_gov.maintain import against, new_problems
+from roles.lib.files import ManagedFile
 from roles.mastodon.files import maintain
 from roles.mastodon.files.journal import records
+from roles.nginx import role as nginx
+from tests.unit.storage_sample import node
 
 APT = """\
 Inst libssl3t64 [3.5.1-1] (3.5.4-1~deb13u1 Debian-Security:13/stable-security [amd64]) []
@@ -85,6 +90,25 @@ def test_steps_are_written_down_with_how_they_ended(tmp_path: Path, monkeypatch:
         ("packages", "end", 1),
     ]
     assert lines[-1]["said"] == "a held package"
+
+
+def test_nginx_is_renewed_by_the_number_in_its_own_pid_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file that its configuration and its unit name; the successor writes its number there."""
+    texts = [each.content for each in nginx.files(node()) if isinstance(each, ManagedFile) and "pid" in each.content]
+    named = set(re.findall(r"^(?:pid |PIDFile=)([^;\n]+)", "\n".join(texts), re.MULTILINE))
+    assert named == {str(maintain.NGINX_PID)}
+    pid = tmp_path / "nginx.pid"
+    pid.write_text("11\n")
+    signals: list[tuple[int, int]] = []
+
+    def kill(process: int, signal: int) -> None:
+        signals.append((process, signal))
+        pid.write_text("12\n")
+
+    monkeypatch.setattr(maintain, "NGINX_PID", pid)
+    monkeypatch.setattr(os, "kill", kill)
+    maintain.renew_nginx()
+    assert signals == [(11, 12), (11, 3)]
 
 
 def test_a_job_that_runs_with_old_files_is_left_to_end(monkeypatch: pytest.MonkeyPatch) -> None:

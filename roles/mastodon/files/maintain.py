@@ -36,6 +36,7 @@ LIB = "/usr/local/lib/mastodon-gov"
 JOURNAL = Path("/var/lib/mastodon-gov/journal/maintenance.jsonl")
 LOCK = Path("/run/mastodon-gov/deploy.lock")
 STAMP = Path("/run/mastodon-gov/libraries")  # slots.py: whoever is older than this must be started anew
+NGINX_PID = Path("/run/nginx/nginx.pid")  # as nginx.conf and its unit have it
 POLICY = Path("/usr/sbin/policy-rc.d")
 # Debian's own restart would stop PostgreSQL and nginx in any order and whenever a package comes by.
 DENY = "#!/bin/sh\n# mastodon-gov maintain: what must restart is restarted afterwards, in order\nexit 101\n"
@@ -135,11 +136,10 @@ def install() -> None:
 
 def renew_nginx() -> None:
     """A new nginx beside the old one, on the same sockets; the old one ends its connections."""
-    pid = Path("/run/nginx.pid")
-    old = pid.read_text().strip()
+    old = NGINX_PID.read_text().strip()
     os.kill(int(old), 12)  # SIGUSR2
     deadline = time.monotonic() + 20
-    while not (pid.exists() and pid.read_text().strip() not in ("", old)):
+    while not (NGINX_PID.exists() and NGINX_PID.read_text().strip() not in ("", old)):
         if time.monotonic() > deadline:
             raise Failed("nginx did not start a successor; it still serves. See journalctl -u nginx.")
         time.sleep(0.1)

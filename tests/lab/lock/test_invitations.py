@@ -89,6 +89,40 @@ def test_revoked_link_is_dead(database: Database) -> None:
     assert code_of(invite(database, "jane@agency.test")) != code
 
 
+OTHER_INVITER = (
+    "INSERT INTO accounts (id, username, created_at, updated_at) VALUES (2, 'desk', now(), now());"
+    "INSERT INTO users (id, email, encrypted_password, account_id, confirmed_at,"
+    " otp_required_for_login, role_id, created_at, updated_at) SELECT "
+    "2, 'desk@agency.test', 'x', 2, now(), true, role_id, now(), now() FROM users WHERE id = 1;"
+)
+DEAD = {
+    "deactivated in the admin pages": "UPDATE invites SET expires_at = now() AT TIME ZONE 'UTC'",
+    "deleted": "DELETE FROM invites",
+    "another inviter": OTHER_INVITER + "INSERT INTO gov.setting VALUES ('inviter', 'desk')",
+    "the inviter deleted": OTHER_INVITER + "DELETE FROM users WHERE id = 1",
+}
+
+
+@pytest.mark.parametrize("name", DEAD)
+def test_a_link_that_leads_nowhere_is_not_shown_again(database: Database, name: str) -> None:
+    """Also where another role is wanted: there is no open invitation that could stand in its way."""
+    code = code_of(invite(database, "jane@agency.test"))
+    database.must(DEAD[name])
+    again = code_of(invite(database, "jane@agency.test", "--role", "Moderator"))
+    assert again != code
+    assert states(database) == [("jane@agency.test", "revoked"), ("jane@agency.test", "open")]
+    assert "invites" not in database.status()["failed"]
+    assert code_of(invite(database, "jane@agency.test", "--role", "Moderator")) == again
+    assert sign_up_with(database, code, "jane@agency.test") != 0
+    assert sign_up_with(database, again, "jane@agency.test") == 0
+
+
+def test_an_open_invitation_without_anybody_to_invite_is_a_sentence(database: Database) -> None:
+    code_of(invite(database, "jane@agency.test"))
+    database.must("DELETE FROM users")
+    assert "No account can invite" in str(invite(database, "jane@agency.test").exception)
+
+
 def test_expired_invitation_is_dead_and_can_be_made_anew(database: Database) -> None:
     code = code_of(invite(database, "jane@agency.test"))
     database.must(

@@ -34,8 +34,11 @@ APPLICATION = {
     "account first, then its person": sign_up("jane@agency.test", LINK) + "SET CONSTRAINTS ALL IMMEDIATE",
     "Mastodon's own actor": f"INSERT INTO accounts (id, username, created_at, updated_at) VALUES (-99, 'x', {NOW});"
     "SET CONSTRAINTS ALL IMMEDIATE",
-    "account of another server": REMOTE + "UPDATE accounts SET domain = 'else.test' WHERE id = 90;"
+    "a newer name of Mastodon's own actor": f"INSERT INTO accounts (id, username, created_at, updated_at) VALUES (-99, "
+    f"'old:name', {NOW}); UPDATE accounts SET username = 'mastodon.internal' WHERE id = -99;"
     "SET CONSTRAINTS ALL IMMEDIATE",
+    "account of another server": REMOTE + "UPDATE accounts SET domain = 'else.test' WHERE id = 90;"
+    "UPDATE accounts SET username = 'y', id = 91, memorial = true WHERE id = 90; SET CONSTRAINTS ALL IMMEDIATE",
     "the same in capitals": sign_up("Jane@Agency.TEST", LINK),
     "change to another staff address": "UPDATE users SET unconfirmed_email = 'owner+2@agency.test';"
     "UPDATE users SET email = unconfirmed_email, unconfirmed_email = NULL",
@@ -94,6 +97,8 @@ MIGRATIONS = {
     "operator's account for single sign-on": sign_up("new@agency.test", password=""),
     "official account deleted": f"INSERT INTO account_deletion_requests (account_id, created_at, updated_at) VALUES "
     f"(1, {NOW}); UPDATE accounts SET suspended_at = now(); DELETE FROM users",
+    "official account renamed": "UPDATE accounts SET username = 'press'; SET CONSTRAINTS ALL IMMEDIATE",
+    "official account made a memorial": "UPDATE accounts SET memorial = true",
     "official account moved": "UPDATE accounts SET moved_to_account_id = 5",
     "identity prepared": f"INSERT INTO identities (provider, uid, user_id, created_at, updated_at) VALUES "
     f"('saml', 'x', 1, {NOW})",
@@ -107,6 +112,22 @@ MIGRATIONS = {
 def test_migrations_pass(database: Database, name: str) -> None:
     database.must(f"BEGIN; {MIGRATIONS[name]}; ROLLBACK;", OWNER)
     assert database.status()["failed"] == []
+
+
+def test_views_are_refreshed_while_the_lock_is_broken(database: Database) -> None:
+    """A red check is for the deploy; the application goes on, and DDL of the owner does not."""
+    broken = "BEGIN; ALTER TABLE invites DISABLE TRIGGER gov_invites_clamp; SET SESSION AUTHORIZATION"
+    database.must(f"{broken} mastodon; REFRESH MATERIALIZED VIEW instances; ROLLBACK;")
+    refused = database.psql(f"{broken} mastodon_owner; CREATE TABLE x (); ROLLBACK;")
+    assert "it would break trigger:gov_invites_clamp" in refused.error
+
+
+def test_accounts_of_other_servers_are_not_queued_until_the_end(database: Database) -> None:
+    """PostgreSQL refuses to alter a table that has trigger events in the queue."""
+    alter = "ALTER TABLE accounts ALTER note SET DEFAULT 'x'"
+    own = f"INSERT INTO accounts (id, username, created_at, updated_at) VALUES (92, 'x', {NOW});"
+    database.must(f"BEGIN; {REMOTE} {alter}; ROLLBACK;", OWNER)
+    assert "pending trigger events" in database.psql(f"BEGIN; {own} {alter}; ROLLBACK;", OWNER).error
 
 
 def test_concurrent_index_passes(database: Database) -> None:

@@ -136,6 +136,26 @@ APPLICATION = {
         f"UPDATE accounts SET domain = NULL WHERE id = 78; {AT_THE_END}",
         "a person who was invited",
     ),
+    "account renamed": (f"UPDATE accounts SET username = 'minister'; {AT_THE_END}", "its number and its name"),
+    "account renamed on a way round": (
+        "UPDATE accounts SET domain = 'world.test'; UPDATE accounts SET username = 'minister', domain = NULL",
+        "stays one",
+    ),
+    "number of an account changed": (
+        f"INSERT INTO accounts (id, username, {ROW} (-99, 'x', {NOW}); UPDATE accounts SET id = 78 WHERE id = -99;"
+        f"{AT_THE_END}",
+        "its number and its name",
+    ),
+    "an account made Mastodon's own actor": (
+        sign_up("jane@agency.test", LINK) + f"SET CONSTRAINTS ALL IMMEDIATE; DELETE FROM users WHERE id = 77;"
+        f"UPDATE accounts SET id = -99, username = 'mastodon.internal' WHERE id = 77; {AT_THE_END}",
+        "its number and its name",
+    ),
+    "Mastodon's own actor renamed": (
+        f"INSERT INTO accounts (id, username, {ROW} (-99, 'x', {NOW});"
+        f"UPDATE accounts SET username = 'minister' WHERE id = -99; {AT_THE_END}",
+        "its number and its name",
+    ),
     "number of a user changed": ("DELETE FROM invites; UPDATE users SET id = id + 1000", "keeps its number"),
     "user moved to another account": (
         f"INSERT INTO accounts (id, username, {ROW} (78, 'x', {NOW}); UPDATE users SET account_id = 78",
@@ -152,6 +172,7 @@ APPLICATION = {
     "made unconfirmed, then deleted": ("UPDATE users SET confirmed_at = NULL; DELETE FROM users", "pending one again"),
     "suspended": ("UPDATE accounts SET suspended_at = now()", "not suspended"),
     "moved away": ("UPDATE accounts SET moved_to_account_id = 5", "not moved away"),
+    "made a memorial": ("UPDATE accounts SET memorial = true", "not made a memorial"),
     "migration begun": (f"INSERT INTO account_migrations (account_id, acct, {ROW} (1, 'x@y.test', {NOW})", "not moved"),
     "old posts deleted": (
         f"INSERT INTO account_statuses_cleanup_policies (account_id, {ROW} (1, {NOW})",
@@ -262,6 +283,9 @@ OWNER_DDL = {
     "everything in the schema granted": "GRANT ALL ON ALL TABLES IN SCHEMA public TO PUBLIC",
     "create granted": "GRANT CREATE ON SCHEMA public TO mastodon",
     "in a block": "DO $$ BEGIN EXECUTE 'ALTER TABLE users DISABLE TRIGGER USER'; END $$",
+    "in a view's refresh": "CREATE FUNCTION off() RETURNS int LANGUAGE plpgsql AS 'BEGIN ALTER TABLE public.users "
+    "DISABLE TRIGGER gov_users_check; RETURN 1; END'; CREATE MATERIALIZED VIEW v AS SELECT public.off() WITH NO DATA; "
+    "REFRESH MATERIALIZED VIEW v",
     "in a function": "CREATE FUNCTION off() RETURNS void SECURITY DEFINER LANGUAGE plpgsql AS "
     "'BEGIN ALTER TABLE users DISABLE TRIGGER USER; END'; SELECT off()",
 }

@@ -41,12 +41,25 @@ def test_a_sign_up_that_the_lock_refuses_gets_a_sentence(place: Place, path: str
     assert told(place.get(f"{BASE}{path}?status=422", "-X", "POST"))["method"] == "POST"
 
 
-def test_an_account_refused_through_the_api_gets_json(place: Place) -> None:
-    refused = place.get(f"{BASE}/api/v1/accounts?status=500", "-X", "POST")
+def test_an_address_that_the_lock_refuses_to_an_administrator_gets_a_sentence(place: Place) -> None:
+    path = f"{BASE}/admin/accounts/7/change_email"
+    refused = place.get(f"{path}?status=500", "-X", "PATCH")
+    assert refused.status == 403
+    assert NOT_REGISTERED in refused.body
+    assert "another organisation" in refused.body
+    check_headers(refused)
+    failed = place.get(f"{path}?status=500")
+    assert failed.status == 500
+    assert NOT_REGISTERED not in failed.body
+
+
+@pytest.mark.parametrize("path", ["/api/v1/accounts", "/api/v1/emails/confirmations"])
+def test_an_account_refused_through_the_api_gets_json(place: Place, path: str) -> None:
+    refused = place.get(f"{BASE}{path}?status=500", "-X", "POST")
     assert (refused.status, json.loads(refused.body)) == (403, {"error": NOT_REGISTERED})
     assert refused.header("content-type").startswith("application/json")
     check_headers(refused)
-    assert place.get(f"{BASE}/api/v1/accounts?status=500").status == 500
+    assert place.get(f"{BASE}{path}?status=500").status == 500
 
 
 def test_a_setting_that_the_lock_refuses_gets_a_sentence(place: Place) -> None:
@@ -60,7 +73,14 @@ def test_a_setting_that_the_lock_refuses_gets_a_sentence(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/settings/delete", "/admin/accounts/7/action", "/admin/accounts/batch", "/admin/reports/7/actions"]
+    "path",
+    [
+        "/settings/delete",
+        "/admin/accounts/7/action",
+        "/admin/accounts/7/memorialize",
+        "/admin/accounts/batch",
+        "/admin/reports/7/actions",
+    ],
 )
 def test_a_guard_of_official_accounts_gets_a_sentence(place: Place, path: str) -> None:
     """Wherever a moderator can suspend: one account, many, from a report."""

@@ -61,8 +61,11 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         ('gov_users_locked', 'users', 'BEFORE UPDATE', 'ROW', 'users_locked'),
         ('gov_users_check', 'users', 'AFTER INSERT OR UPDATE', 'ROW', 'users_check'),
         ('gov_users_stay', 'users', 'BEFORE DELETE', 'ROW', 'users_stay'),
-        ('gov_accounts_stay', 'accounts', 'AFTER UPDATE OF moved_to_account_id, suspended_at', 'ROW', 'accounts_stay'),
-        ('gov_accounts_person', 'accounts', 'AFTER INSERT OR UPDATE OF domain', 'ROW', 'accounts_person'),
+        ('gov_accounts_stay', 'accounts', 'AFTER UPDATE OF moved_to_account_id, suspended_at, memorial, domain', 'ROW',
+         'accounts_stay'),
+        -- Accounts of other servers come by the thousand: they are not kept in a queue until the end.
+        ('gov_accounts_person', 'accounts', 'AFTER INSERT OR UPDATE OF id, domain, username',
+         'ROW WHEN ((new.domain IS NULL))', 'accounts_person'),
         ('gov_deletions_check', 'account_deletion_requests', 'AFTER INSERT OR UPDATE', 'ROW', 'deletions_check'),
         ('gov_migrations_check', 'account_migrations', 'AFTER INSERT OR UPDATE', 'ROW', 'migrations_check'),
         ('gov_cleanup_check', 'account_statuses_cleanup_policies', 'AFTER INSERT OR UPDATE', 'ROW', 'cleanup_check'),
@@ -100,6 +103,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                    ('invites', 'expires_at'), ('user_roles', 'permissions'), ('settings', 'var'),
                    ('settings', 'value'), ('users', 'confirmed_at'), ('users', 'disabled'),
                    ('accounts', 'moved_to_account_id'), ('accounts', 'suspended_at'), ('accounts', 'domain'),
+                   ('accounts', 'username'), ('accounts', 'memorial'),
                    ('account_statuses_cleanup_policies', 'enabled')) AS v(t, c)
       JOIN gov.guarded() g ON g.name = v.t
      WHERE NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = g.oid AND attname = v.c AND NOT attisdropped)

@@ -178,7 +178,8 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     broken text;
 BEGIN
-    IF (SELECT rolsuper FROM pg_roles WHERE rolname = session_user) THEN
+    -- The application refreshes views all day; that changes rows and nothing of the lock.
+    IF TG_TAG = 'REFRESH MATERIALIZED VIEW' OR (SELECT rolsuper FROM pg_roles WHERE rolname = session_user) THEN
         RETURN;
     END IF;
     SELECT string_agg(id, ', ') INTO broken FROM gov.structure() WHERE observed IS DISTINCT FROM expected;

@@ -39,6 +39,11 @@ BEGIN
     ELSIF NEW.suspended_at IS NOT NULL AND OLD.suspended_at IS NULL THEN
         RAISE 'An official account is not suspended: that would delete its records. Freeze it, or ask the operator of '
               'this server.' USING ERRCODE = 'check_violation';
+    ELSIF NEW.domain IS NOT NULL AND OLD.domain IS NULL THEN
+        RAISE 'An account of this server stays one.' USING ERRCODE = 'check_violation';
+    ELSIF NEW.memorial AND NOT OLD.memorial THEN
+        RAISE 'An official account is not made a memorial by a click: nobody could sign in to it any more. Freeze it, or '
+              'ask the operator of this server.' USING ERRCODE = 'check_violation';
     END IF;
     RETURN NULL;
 END $$;
@@ -77,11 +82,17 @@ BEGIN
 END $$;
 
 -- Asked when the transaction ends: Mastodon writes an account first and its person after it. Without one, nobody was
--- invited. Mastodon's own actor (-99) has none.
+-- invited. Mastodon's own actor (-99) has none, and Mastodon itself once gives it a newer name. Everybody else's name and
+-- number are in the address of every post.
 CREATE OR REPLACE FUNCTION gov.accounts_person() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF NEW.domain IS NULL AND NEW.id <> -99 AND NOT gov.is_operator()
+    IF gov.is_operator() THEN
+        RETURN NULL;
+    ELSIF TG_OP = 'UPDATE' AND OLD.domain IS NULL AND (NEW.id, NEW.username) IS DISTINCT FROM (OLD.id, OLD.username)
+          AND (OLD.id, NEW.id, NEW.username) <> (-99, -99, 'mastodon.internal') THEN
+        RAISE 'An account of this server keeps its number and its name.' USING ERRCODE = 'check_violation';
+    ELSIF NEW.id <> -99
        AND EXISTS (SELECT FROM public.accounts WHERE id = NEW.id AND domain IS NULL)
        AND NOT EXISTS (SELECT FROM public.users WHERE account_id = NEW.id) THEN
         RAISE 'An account of this server belongs to a person who was invited.' USING ERRCODE = 'check_violation';

@@ -170,9 +170,16 @@ BEGIN
     UPDATE gov.invitation SET revoked_at = now(), revoked_by = 'expired'
      WHERE address = target AND used_at IS NULL AND revoked_at IS NULL AND expires_at <= now();
     SELECT * INTO entry FROM gov.invitation WHERE address = target AND used_at IS NULL AND revoked_at IS NULL;
-    IF FOUND AND (entry.organisation, coalesce(entry.role_id, 0)) = (request ->> 'organisation', coalesce(role, 0)) THEN
+    -- "Deactivate all" in the admin pages, or another inviter since: the link leads nowhere, or belongs to the wrong one.
+    IF FOUND AND NOT EXISTS (SELECT FROM public.invites WHERE id = entry.invite_id AND user_id = gov.inviter()
+                                AND expires_at > now() AT TIME ZONE 'UTC') THEN
+        UPDATE gov.invitation SET revoked_at = now(), revoked_by = 'closed in Mastodon' WHERE id = entry.id;
+        UPDATE public.invites SET expires_at = now() AT TIME ZONE 'UTC' WHERE id = entry.invite_id;
+        entry := NULL;
+    END IF;
+    IF entry.id IS NOT NULL AND (entry.organisation, coalesce(entry.role_id, 0)) = (request ->> 'organisation', coalesce(role, 0)) THEN
         RETURN gov.invitation_answer(entry, false);
-    ELSIF FOUND THEN
+    ELSIF entry.id IS NOT NULL THEN
         RAISE 'The address % has an open invitation with another organisation or role: revoke it first.', target;
     END IF;
     -- Born expired (not in the ledger yet), opened by the second statement.
