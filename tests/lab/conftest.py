@@ -2,39 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
-from mastodon_gov.errors import Refusal
-from mastodon_gov.lab import preflight
 from mastodon_gov.lab.demo import bring_up, machines
-from mastodon_gov.lab.lab import Lab
-from mastodon_gov.lab.remove import reap
-from mastodon_gov.lab.state import DEFAULT_STATE_DIR, MachineSpec
 from tests.lab.deployed import Deployed, copy_instance
+from tests.lab.labs import MakeLab, make_lab
 from tests.lab.people import Browser, signed_in_owner
 
-MakeLab = Callable[[str, Sequence[MachineSpec]], Lab]
-
-
-@pytest.fixture(scope="session")
-def make_lab() -> Iterator[MakeLab]:
-    """`make_lab("purpose", specs)` gives a lab that is removed after the tests, also when they were killed."""
-    try:
-        preflight.check_host()
-    except Refusal as refusal:
-        pytest.skip(str(refusal))
-    reap(DEFAULT_STATE_DIR)
-    with ExitStack() as labs:
-
-        def make(purpose: str, specs: Sequence[MachineSpec]) -> Lab:
-            return labs.enter_context(Lab.temporary(f"test-{purpose}-{os.getpid()}", specs))
-
-        yield make
+__all__ = ["make_lab"]
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,8 @@ from typing import Any
 from mastodon_gov.instance.release_line import write_release
 from mastodon_gov.lab.demo import REPOSITORY, bring_up, machines
 from mastodon_gov.lab.lab import Lab
-from tests.lab.conftest import MakeLab
 from tests.lab.deployed import LIB, Deployed, copy_instance
+from tests.lab.labs import MakeLab
 
 OLD, NEW = "4.5.15", "4.6.5"
 JOURNAL = "/var/lib/mastodon-gov/journal/upgrades.jsonl"

@@ -26,8 +26,8 @@ from mastodon_gov.lab.demo import REPOSITORY, bring_up, machines
 from mastodon_gov.lab.world.build import build_world
 from mastodon_gov.lab.world.mail import read_mail, set_mode
 from mastodon_gov.lab.world.services import NAMES
-from tests.lab.conftest import MakeLab
 from tests.lab.deployed import Deployed, copy_instance, files_of, wait_for
+from tests.lab.labs import MakeLab
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.lab.conftest import MakeLab
 from tests.lab.deployed import Deployed
 from tests.lab.edits import keypair, may_sign_in
 from tests.lab.fresh import Fresh, specs
+from tests.lab.labs import MakeLab
 
 DRIFT = 3
 RULE = "/etc/sudoers.d/90-cloud-init-users"

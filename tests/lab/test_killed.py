@@ -16,10 +16,10 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from mastodon_gov.lab.demo import REPOSITORY
-from tests.lab.conftest import MakeLab
 from tests.lab.deployed import Deployed, wait_for
 from tests.lab.edits import sign_in
 from tests.lab.fresh import Fresh, specs
+from tests.lab.labs import MakeLab
 from tests.lab.watchers import FILES, known_secrets, watching
 
 # A random moment within so many seconds after the role was done: the machine's speed does not decide what is hit.

@@ -23,7 +23,7 @@ from mastodon_gov.lab.machine import Machine
 from mastodon_gov.lab.remove import reap, take_down
 from mastodon_gov.lab.starter import CgroupStarter, starter
 from mastodon_gov.lab.state import DEFAULT_STATE_DIR, MachineSpec, Places
-from tests.lab.conftest import MakeLab
+from tests.lab.labs import MakeLab
 
 REFUSES = "import socket,sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=2)"
 

@@ -12,7 +12,7 @@ from mastodon_gov.lab.state import MachineSpec
 from mastodon_gov.lab.world import WORLD_PACKAGES
 from roles.lib.render import text
 from roles.radosgw.role import CONF, PROGRAM
-from tests.lab.conftest import MakeLab
+from tests.lab.labs import MakeLab
 
 SOURCE = Path("roles/radosgw/files/ceph_one_host.py")
 LOCK = "/run/ceph-one-host.lock"

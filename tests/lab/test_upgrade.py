@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.conftest import MakeLab
 from tests.lab.deployed import LIB, Deployed, files_of, wait_for
+from tests.lab.labs import MakeLab
 from tests.lab.load import load, posting
 from tests.lab.older import (
     NEW,

@@ -28,7 +28,7 @@ from mastodon_gov.lab.world import WORLD_PACKAGES, WorldFacts, build_world, load
 from mastodon_gov.lab.world.build import apply, prepare
 from mastodon_gov.lab.world.mail import read_mail, set_mode
 from mastodon_gov.lab.world_cli import mail as mail_verb
-from tests.lab.conftest import MakeLab
+from tests.lab.labs import MakeLab
 
 CLIENT_PACKAGES = ("bind9-dnsutils", "curl", "lego", "openssl")
 BUNDLE = "/root/lab-ca.pem"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mastodon_gov.lab.state import MachineSpec
-from tests.lab.conftest import MakeLab
+from tests.lab.labs import MakeLab
 from tests.lab.lock.database import Server
 
 

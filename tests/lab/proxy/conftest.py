@@ -8,7 +8,7 @@ from mastodon_gov.lab.state import MachineSpec
 from mastodon_gov.lab.world import WORLD_PACKAGES, build_world, services
 from roles.certificates import role as certificates_role
 from roles.nginx import role as nginx_role
-from tests.lab.conftest import MakeLab
+from tests.lab.labs import MakeLab
 from tests.lab.proxy.place import OTHER_MEDIA, Place
 
 NAMES = {**services.NAMES, "social": (*services.NAMES["social"], OTHER_MEDIA)}

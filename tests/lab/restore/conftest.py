@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mastodon_gov.lab.demo import bring_up, machines
-from tests.lab.conftest import MakeLab
 from tests.lab.deployed import Deployed, copy_instance
+from tests.lab.labs import MakeLab
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from mastodon_gov.lab.state import MachineSpec
 from mastodon_gov.lab.world import WORLD_PACKAGES, build_world
 from mastodon_gov.storage.client import reached
 from mastodon_gov.storage.rights import rights
-from tests.lab.conftest import MakeLab
+from tests.lab.labs import MakeLab
 from tests.lab.roles_alone import changed
 from tests.lab.storage.place import REPOSITORY, Deployed, Place, run_roles
 
