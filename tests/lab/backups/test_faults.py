@@ -277,7 +277,7 @@ def test_what_a_lost_host_loses(instance: Deployed) -> None:
         instance.root(f"systemd-run --unit=mfg-probe --property=User=postgres sh -c '{beat}'")
         lost: list[int] = []
         try:
-            # The measure begins when a row of this writer has left the host; what was there before came every few minutes.
+            # It begins when a row of this writer has left the host: what was there before came every few minutes.
             wait_for(lambda: _age(instance) <= 45, 120, "a row of the probe in the repository")
             for number in range(KILLS):
                 settle = time.monotonic() + 12 + 17 * number % 41
