@@ -23,6 +23,8 @@ CERTIFICATE_DAYS = 21  # below this a renewal has failed at least once
 QUEUE_SECONDS = 300
 DAY = 86400
 DISK_PERCENT = 85
+# Findings of the sweep that say that somebody got past the lock; the others wait for the mail or the next look.
+INTRUSIONS = ("foreign_address", "invite_outside_ledger", "guard_missing", "register_changed")
 
 
 def problems(seen: dict[str, Any]) -> list[str]:
@@ -45,6 +47,11 @@ def problems(seen: dict[str, Any]) -> list[str]:
         found.append(f"the oldest job has waited {good['queues']['oldest_s']:.0f} s")
     if not good.get("lock", {}).get("ok", True):
         found.append(f"the lock in the database is broken: {', '.join(good['lock']['failed'])}; deploy again")
+    found += [
+        f"the sweep found {count} {kind}; `mastodon-gov sweep` shows what"
+        for kind, count in good.get("sweep", {}).get("findings", {}).items()
+        if kind in INTRUSIONS
+    ]
     if good.get("release", {}).get("security"):
         found.append(f"{good['release']['sentence']} See docs/operator/releases.md")
     if good.get("restore", {}).get("held"):

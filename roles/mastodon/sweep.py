@@ -18,8 +18,8 @@ from roles.mastodon.processes import LIB
 
 SYSTEM = "etc/systemd/system"
 CONFIG = "/etc/mastodon-gov/sweep.json"
-SERVICE, TIMER = "mfg-sweep.service", "mfg-sweep.timer"
-UNITS = [Unit(SERVICE, run=False), Unit(TIMER, reads=(f"/{SYSTEM}/{TIMER}",))]
+SERVICE, TIMER, TELLER = "mfg-sweep.service", "mfg-sweep.timer", "mfg-findings.service"
+UNITS = [Unit(SERVICE, run=False), Unit(TELLER, run=False), Unit(TIMER, reads=(f"/{SYSTEM}/{TIMER}",))]
 
 
 def expected(instance: Instance) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def files(node: Node) -> list[Entry]:
         program("mastodon", "sweep_findings.py", f"{LIB}/sweep_findings.py", 0o644),
         program("mastodon", "sweep.sql", f"{LIB}/sweep.sql", 0o644),
         ManagedFile(CONFIG, config, mode=0o640),
-        *(managed(f"mastodon/{SYSTEM}/{unit}", f"/{SYSTEM}/{unit}", node) for unit in (SERVICE, TIMER)),
+        *(managed(f"mastodon/{SYSTEM}/{unit}", f"/{SYSTEM}/{unit}", node) for unit in (SERVICE, TELLER, TIMER)),
     ]
 
 

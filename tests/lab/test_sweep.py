@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from mastodon_gov.lab.world.mail import read_mail, text_of
 from roles.mastodon.files import sweep as program
 from roles.mastodon.files.sweep_findings import findings
-from tests.lab.deployed import LIB, Deployed
+from tests.lab.deployed import LIB, Deployed, wait_for
 
 FINDINGS = 3
 REPORT = "/var/lib/mastodon-gov/sweep.json"
@@ -69,12 +70,14 @@ SELECT 'many' || id, id, 'read', now() FROM users WHERE email LIKE 'many%';
 
 @pytest.fixture
 def broken(instance: Deployed) -> Iterator[None]:
-    """A server on which somebody went past the lock."""
+    """A server on which somebody went past the lock, and no timer that is faster than the test."""
+    instance.root("systemctl stop mfg-sweep.timer")
     instance.sql(BREAK)
     try:
         yield
     finally:
         instance.sql(MEND)
+        instance.root("systemctl start mfg-sweep.timer")
 
 
 def _sweep(instance: Deployed, *words: str) -> dict[str, Any]:
@@ -122,8 +125,24 @@ def test_what_does_not_belong_is_found_and_closed(instance: Deployed, broken: No
     assert ("foreign_address", "@intruder") in _told(json.loads(instance.root(f"cat {REPORT}")))
 
 
+def test_an_intruder_is_shut_and_told_of_within_a_minute(instance: Deployed) -> None:
+    """By the timer alone; `status` needs a person then."""
+    _sweep(instance)  # what earlier tests left is no news any more
+    since = len(read_mail(instance.demo.lab))
+    instance.sql(BREAK)
+    began = time.monotonic()
+    try:
+        wait_for(lambda: instance.sql(ALIVE).startswith("f|f"), 60, "the account is shut")
+        told = "disable: foreign_address @intruder"
+        left = 60 - (time.monotonic() - began)
+        wait_for(lambda: any(told in text_of(m) for m in read_mail(instance.demo.lab)[since:]), left, "the mail")
+        assert "the sweep found 1 foreign_address" in instance.cli("status", check=False).stdout
+    finally:
+        instance.sql(MEND)
+
+
 def test_the_sweep_runs_by_itself(instance: Deployed) -> None:
-    """Every hour, also after a reboot; and a deploy has left a report."""
+    """Also after a reboot; and a deploy has left a report."""
     assert instance.root("systemctl is-enabled mfg-sweep.timer").strip() == "enabled"
     assert instance.root("systemctl is-active mfg-sweep.timer").strip() == "active"
     assert json.loads(instance.root(f"cat {REPORT}"))["organisations"] == 2

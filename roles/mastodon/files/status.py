@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -127,6 +128,12 @@ def drill() -> dict[str, object]:
     return {"last": last, "without_s": int(time.time() - since)}
 
 
+def sweep() -> dict[str, object]:
+    """How many findings of each kind the last sweep had, and when it was."""
+    told = json.loads(Path("/var/lib/mastodon-gov/sweep.json").read_text())
+    return {"at": told["at"], "findings": dict(Counter(row["finding"] for row in told["findings"]))}
+
+
 PARTS: dict[str, Callable[[], object]] = {
     "services": services,
     "slots": lambda: program("slots.py status"),
@@ -135,6 +142,7 @@ PARTS: dict[str, Callable[[], object]] = {
     "disks": disks,
     "queues": queues,
     "lock": lock,
+    "sweep": sweep,
     "backup": lambda: program("backup-status"),
     "drill": drill,
     "restore": lambda: {"held": os.path.exists("/etc/nginx/held/held.conf")},

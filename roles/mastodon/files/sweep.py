@@ -28,6 +28,8 @@ else:  # on the host, where the programs lie side by side
 
 CONFIG = "/etc/mastodon-gov/sweep.json"
 REPORT = "/var/lib/mastodon-gov/sweep.json"
+NEW = "/var/lib/mastodon-gov/sweep-new.txt"
+TELL = ["systemctl", "start", "--no-block", "mfg-findings.service"]
 SQL = "/usr/local/lib/mastodon-gov/sweep.sql"
 PSQL = "runuser -u postgres -- psql -qtAX -v ON_ERROR_STOP=1 -d mastodon_production -f -".split()
 # More accounts at once are a mistake in a file, not people who left: then nobody is disabled.
@@ -106,6 +108,36 @@ def report(seen: dict[str, Any], config: dict[str, Any], found: list[Finding], s
     return {"at": int(time.time()), "seconds": round(seconds, 2), **counted, "findings": rows}
 
 
+def before() -> set[tuple[str, str]]:
+    """What the last report had found; nothing where there is none, or none that can be read."""
+    try:
+        with open(REPORT, encoding="utf-8") as file:
+            return {(row["finding"], row["subject"]) for row in json.load(file)["findings"]}
+    except (OSError, ValueError):
+        return set()
+
+
+def write(path: str, text: str) -> None:
+    """For root and its group, in place by one rename, whatever the umask of who runs it."""
+    descriptor = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
+    with os.fdopen(descriptor, "w") as out:
+        os.fchmod(descriptor, 0o640)
+        out.write(text)
+    os.replace(path + ".new", path)
+
+
+def sentence(one: Finding) -> str:
+    """A finding for a person."""
+    return f"{one['act']}: {one['finding']} {one['subject']}: {one['found']}"
+
+
+def tell(found: list[Finding], known: set[tuple[str, str]]) -> None:
+    """Mail root what was not in the last report; a unit of its own has the way to the relay."""
+    if new := [one for one in found if (one["finding"], one["subject"]) not in known]:
+        write(NEW, "".join(f"{sentence(one)}\n  {one['remedy']}\n" for one in new))
+        subprocess.run(TELL, check=True)
+
+
 def main(words: list[str]) -> int:
     began = time.monotonic()
     with open(CONFIG, encoding="utf-8") as file:
@@ -117,19 +149,16 @@ def main(words: list[str]) -> int:
         print(json.dumps(report(seen, config, found, time.monotonic() - began)))
         return 0
     by = words[words.index("--by") + 1] if "--by" in words else ""
-    trouble = act(found, config, by or "the timer")
+    known, trouble = before(), act(found, config, by or "the timer")
     text = json.dumps(report(seen, config, found, time.monotonic() - began))
-    descriptor = os.open(REPORT + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
-    with os.fdopen(descriptor, "w") as out:
-        os.fchmod(descriptor, 0o640)  # whatever the umask of who runs it
-        out.write(text + "\n")
-    os.replace(REPORT + ".new", REPORT)
+    write(REPORT, text + "\n")
+    tell(found, known)
     if by:
         acted = ", ".join(f"{one['act']} {one['subject']}" for one in found if one["act"] != "report")
         told = f"sweep by {by}: {len(found)} findings{'; ' + acted if acted else ''}"
         subprocess.run(["logger", "-t", "mastodon-gov", "--", told], check=True)
     for one in found:
-        print(f"{one['act']}: {one['finding']} {one['subject']}: {one['found']}", file=sys.stderr)
+        print(sentence(one), file=sys.stderr)
     print(text)
     if trouble:
         print(f"sweep: what was shut is shut, but open streams could not be ended: {trouble}.", file=sys.stderr)
