@@ -54,6 +54,23 @@ def test_what_a_dead_database_has_put_by_is_pushed(pushed: list[str], tmp_path: 
     assert not list(tmp_path.glob("mfg-pgbackrest-*"))
 
 
+def test_where_the_second_repository_is_restored_from_it_is_pushed_to_that_one(
+    pushed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one may be away; each question to it would take minutes, and end the restore."""
+    known: set[str] = set()
+
+    def as_user(_: str, *words: str, **__: Any) -> CompletedProcess[str]:
+        conf = next(word for word in words if word.startswith("--config=")).removeprefix("--config=")
+        known.update(line[:5] for line in Path(conf).read_text().splitlines() if line.startswith("repo"))
+        pushed.append(Path(words[-1]).name)
+        return CompletedProcess(words, 0, "", "")
+
+    monkeypatch.setattr(catalogue, "as_user", as_user)
+    assert unsent.send(Target("latest", repository=2), FOUND, alive=False) == 0
+    assert (known, pushed) == ({"repo2"}, WAITING)
+
+
 @pytest.mark.parametrize("alive", [True, False])
 def test_what_cannot_be_sent_is_counted(
     pushed: list[str], alive: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
