@@ -222,6 +222,29 @@ def test_offboard_means_every_account_the_person_can_post_as(directory: Path) ->
     assert leaving.named_in(load(directory), "ANA@agency.test") == ["agency.responsible", "@agency_press.owner"]
 
 
+@pytest.mark.parametrize("dry", [True, False])
+def test_offboard_of_somebody_without_an_account_succeeds(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, dry: bool
+) -> None:
+    """Only an invitation ends. A dry run asks the host for something else than the verb does."""
+    asked: list[str] = []
+
+    def answer(host: Host, what: str, request: dict[str, Any]) -> dict[str, Any]:
+        asked.append(f"{what} {request['addresses']}")
+        told = {"accounts": [], "cut": {"accounts": 0, "invites": 1}, "without_owner": False}
+        return told if what == "look" else told | {"seconds": 0.1, "streams": "ended"}
+
+    monkeypatch.setattr(leaving, "ask_host", answer)
+    monkeypatch.setattr(leaving, "application_host", lambda place: Host("social", place, load(place)))
+    words = ["Kim@agency.test", "--why", "stayed away", *(["--dry-run"] if dry else [])]
+    done = CliRunner().invoke(leaving.offboard, words, obj=directory)
+    assert done.exit_code == 0, done.exception
+    assert ("Nothing was changed" in done.output) == dry
+    assert "no account, only invitations" in done.output
+    assert "Evidence" not in done.output
+    assert asked == [f"{'look' if dry else 'shut'} ['kim@agency.test']"]
+
+
 def test_handover_checks_the_file_before_it_touches_the_host(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stranger as the new owner: refused, the host is never asked."""
     monkeypatch.setattr(leaving, "ask_host", lambda *_: pytest.fail("the host was asked"))

@@ -61,9 +61,9 @@ def addresses_of(request: dict[str, Any]) -> list[str]:
 
 def nobody(request: dict[str, Any]) -> Refused:
     """The sentence when there is nothing to shut."""
-    who = ", ".join(addresses_of(request) or request.get("handles", []))
+    who = [f"the address {each}" for each in addresses_of(request)] or [f"the name {n}" for n in request["handles"]]
     return Refused(
-        f"Nobody with the address {who} has an account or an open invitation here, and organisations.yaml names no "
+        f"Nobody with {', '.join(who)} has an account or an open invitation here, and organisations.yaml names no "
         "account of theirs. See `mastodon-gov people` and `mastodon-gov invitations`."
     )
 
@@ -99,9 +99,14 @@ def written(path: Path, lines: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
+def posts_of(evidence: Path) -> Path:
+    """Where the posts of an account are written that is handed over."""
+    return evidence.with_suffix(".posts.jsonl")
+
+
 def export(session: Session, users: dict[int, str], evidence: Path) -> dict[str, str]:
     """What the account said in public, one post in each line, as it stands in the database, beside the evidence."""
-    path = evidence.with_suffix(".posts.jsonl")
+    path = posts_of(evidence)
     posts = (
         "SELECT to_jsonb(s) || jsonb_build_object('media', "
         "(SELECT coalesce(jsonb_agg(to_jsonb(m) ORDER BY m.id), '[]') FROM public.media_attachments m "
@@ -163,8 +168,9 @@ def shut(session: Session, request: dict[str, Any], dry: bool = False) -> dict[s
             give_back(session, request, next(iter(users)))
         session.ask("ROLLBACK;" if dry else "COMMIT;")
     except Refused:
-        for each in (kept.get("evidence"), kept.get("export")):
-            Path(each).unlink() if each else None
+        if "evidence" in kept:
+            Path(kept["evidence"]).unlink()
+            posts_of(Path(kept["evidence"])).unlink(missing_ok=True)
         raise
     told = {"accounts": list(users.values()), "cut": done["cut"], "without_owner": noted["without_owner"]}
     if dry:
