@@ -8,6 +8,7 @@ from __future__ import annotations
 import getpass
 import json
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ from mastodon_gov.instance.organisation_file import change_account
 from mastodon_gov.remote import LIB, Host, application_host
 
 Request = dict[str, Any]
+NOTICE = (
+    "The account {name} is closed for now: somebody else may have written there. Do not act on its latest posts. We "
+    "will say here when it is ours again."
+)
 
 
 def ask_host(host: Host, what: str, request: Request) -> dict[str, Any]:
@@ -108,18 +113,46 @@ def offboard(directory: Path, who: str, why: str, by: str, as_json: bool, dry_ru
         click.echo(f"organisations.yaml still names {who}: {', '.join(left)}. Write somebody else there.", err=True)
 
 
+def post_notice(host: Host, text: str) -> str | None:
+    """Post in the name of the owner's account; returns the post's address. None, and a sentence on stderr, when that
+    failed: the account that was shut stays shut. One text is posted once an hour, however often it is asked for."""
+    owner, domain = host.instance.owner.username, host.instance.domain
+    given = {"account": owner, "text": text, "key": sha256(text.encode()).hexdigest()}
+    run = [f"{LIB}/mastodon-run", "mastodon-owner", "/opt/mastodon/current", "bundle", "exec", "rails", "runner"]
+    try:
+        number = host.run([*run, f"{LIB}/notice.rb"], json.dumps(given)).split()[-1]
+    except (Refusal, IndexError) as failure:
+        click.echo(f"The notice was not posted from @{owner}: {failure}", err=True)
+        return None
+    return f"https://{domain.web}/@{owner}/{number}"
+
+
 @click.command()
 @click.argument("account", metavar="@HANDLE")
+@click.option("--notice", help="What the owner's account posts about it; left out, a sentence of ours.")
+@click.option("--no-notice", is_flag=True, help="Post nothing.")
 @_options
 @click.pass_obj
-def lockdown(directory: Path, account: str, why: str, by: str, as_json: bool, dry_run: bool) -> None:  # noqa: PLR0913, PLR0917
+def lockdown(  # noqa: PLR0913, PLR0917
+    directory: Path, account: str, notice: str | None, no_notice: bool, why: str, by: str, as_json: bool, dry_run: bool
+) -> None:
     """Shut a hijacked account, within a second: as `offboard`, and also for the last owner.
 
-    What the hijacker had is kept as evidence on the host. Hand the account back with `handback`.
+    What the hijacker had is kept as evidence on the host. Then readers are told: a public post from the owner's account
+    (never when that is the one to shut). Hand the account back with `handback`.
     """
     host, name = application_host(directory), handle_of(account)
     request = {"handles": [name], "must": [name], "verb": "lockdown", "why": why, "by": by}
-    _tell(host, _shut(host, request, dry_run), as_json, dry_run)
+    answer = _shut(host, request, dry_run)
+    quiet = no_notice or dry_run or name.lower() == host.instance.owner.username.lower()
+    text = notice or NOTICE.format(name=f"{name}@{host.instance.domain.handle}")
+    if as_json and not quiet:
+        answer["notice"] = post_notice(host, text)
+    try:
+        _tell(host, answer, as_json, dry_run)
+    finally:
+        if not as_json and not quiet and (url := post_notice(host, text)):
+            click.echo(f"Readers are told: {url}")
 
 
 @click.command()

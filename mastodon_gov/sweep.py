@@ -30,7 +30,7 @@ def sweep(directory: Path, as_json: bool, html: Path | None, dry_run: bool, by: 
     """Compare live accounts, links, tokens, roles and settings with the files of the last deploy.
 
     Does what `sweep.act` of instance.yaml says: reports, disables accounts, revokes links and tokens. Never deletes,
-    never suspends. The same runs every 40 seconds and after each deploy.
+    never suspends. The same runs every 40 s and after each deploy.
 
     Exit: 0 nothing found, 1 could not look, 3 findings.
     """

@@ -34,7 +34,7 @@ class Act(Part):
 
 
 class Sweep(Part):
-    """The sweep compares live accounts, roles, settings and links with the files: every 40 seconds and after each deploy."""
+    """The sweep compares live accounts, roles, settings and links with the files: every 40 s and after each deploy."""
 
     act: Act = Act()
     applications: tuple[Annotated[str, Field(min_length=1, max_length=100)], ...] = ()

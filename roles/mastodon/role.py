@@ -42,6 +42,7 @@ PROGRAMS = (
     "migrate.rake",
     "legacy_keys.py",
     "maintain.py",
+    "notice.rb",
     "owner_account.py",
     "server_settings.py",
     "server_settings.rb",
