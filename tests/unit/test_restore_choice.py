@@ -133,6 +133,37 @@ def test_wal_that_cannot_be_read_ends_the_copy(code: int, told: int, tmp_path: P
     assert done.stdout.splitlines() == given
 
 
+@pytest.mark.parametrize(
+    ("line", "refused"),
+    [
+        ("incorrect resource manager data checksum in record at 0/21000050", True),
+        ("record with incorrect prev-link 58585858/58585858 at 0/21000050", True),
+        # What stands behind the end of a segment that was not filled, or in one that is used again.
+        ("invalid record length at 0/210000D8: expected at least 24, got 0", False),
+        ("unexpected pageaddr 0/1F000000 in WAL segment 000000020000000000000022, LSN 0/22000000, offset 0", False),
+    ],
+)
+def test_wal_that_is_other_than_it_was_is_no_end(
+    line: str, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One bit of a compressed file may come through decryption and decompression; PostgreSQL starts before it."""
+    (tmp_path / "pg_wal").mkdir()
+    (tmp_path / "pg_wal/00000003.history").write_text(
+        "1\t0/1F000408\tx\n\n\n2\t0/21000050\tno recovery target specified\n"
+    )
+    log = f"03:59:59.725 UTC LOG:  {line}\n... last completed transaction was at log time 2026-12-01 03:43:06+00\n"
+    (tmp_path / "log").write_text(log)
+    copy = recovery.Copy(tmp_path, tmp_path, tmp_path / "log", "nobody", "none.service")
+    monkeypatch.setattr(recovery, "runs", lambda _: True)
+    monkeypatch.setattr(recovery, "sql", lambda *_: "f")
+    monkeypatch.setattr(recovery, "archived_at", lambda _, segment, user: f" ({segment}, {user})")
+    if not refused:
+        assert recovery.recover(copy, LATEST) == "2026-12-01 03:43:06+00"
+        return
+    with pytest.raises(Refused, match=r"^WAL 000000020000000000000021 of the backup repository cannot be read: \w+"):
+        recovery.recover(copy, LATEST)
+
+
 @pytest.mark.parametrize(("bad", "taken"), [((), "d"), (("d",), "b"), (("d", "b"), "a")])
 def test_a_damaged_backup_is_got_around(
     bad: tuple[str, ...], taken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -14,11 +14,18 @@ from roles.restore.files.catalogue import Target
 LATEST = Target("latest")
 FOUND: dict[str, Any] = {"archive": [{"id": "17-1"}]}
 WAITING = ["00000002.history", "00000002000000000000000B", "00000002000000000000000C"]
-CONF = "[global]\nrepo1-path=/pg\nrepo1-cipher-pass=secret\nrepo2-type=posix\nrepo2-path=/srv\n\n[gov]\npg1-path=/x\n"
+FIRST = "repo1-path=/pg\nrepo1-cipher-pass=secret\n"
+CONF = f"[global]\n{FIRST}repo2-type=posix\nrepo2-path=/srv\n\n[gov]\npg1-path=/x\n"
 
 
 @pytest.fixture
-def pushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def known() -> list[str]:
+    """Configurations that pgBackRest was given."""
+    return []
+
+
+@pytest.fixture
+def pushed(known: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A host with WAL that waits; names that are pushed appear here, and then lie in the repository."""
     names: list[str] = []
     status = tmp_path / "main/pg_wal/archive_status"
@@ -30,7 +37,7 @@ def pushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def as_user(_: str, *words: str, **__: Any) -> CompletedProcess[str]:
         conf = next(word for word in words if word.startswith("--config=")).removeprefix("--config=")
-        assert Path(conf).read_text() == CONF.replace("repo2-type=posix\nrepo2-path=/srv\n", "")
+        known.append(Path(conf).read_text())
         assert Path(conf).stat().st_mode & 0o777 == 0o640
         names.append(Path(words[-1]).name)
         return CompletedProcess(words, 0, "", "")
@@ -48,9 +55,14 @@ def pushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def test_what_a_dead_database_has_put_by_is_pushed(pushed: list[str], tmp_path: Path) -> None:
-    assert unsent.send(LATEST, FOUND, alive=False) == 0
+@pytest.mark.parametrize(("number", "hidden"), [(1, "repo2-type=posix\nrepo2-path=/srv\n"), (2, FIRST)])
+def test_what_a_dead_database_has_put_by_is_pushed(
+    pushed: list[str], known: list[str], tmp_path: Path, number: int, hidden: str
+) -> None:
+    """To the repository that is restored from: the other may be away."""
+    assert unsent.send(Target("latest", repository=number), FOUND, alive=False) == 0
     assert pushed == WAITING
+    assert set(known) == {CONF.replace(hidden, "")}
     assert not list(tmp_path.glob("mfg-pgbackrest-*"))
 
 

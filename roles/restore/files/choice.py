@@ -6,7 +6,7 @@ For restore.py and drill.py (root, Debian 13, standard library only).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
@@ -172,7 +172,7 @@ def _turned_at(target: Target, turn: Turn, past: History) -> float:
             pass
     if named := re.fullmatch(r'at restore point "(.+)"', turn.why):
         try:
-            point = seconds(catalogue.point_of(Target("name", named[1], target.as_of))["time"])
+            point = seconds(catalogue.point_of(replace(target, kind="name", value=named[1]))["time"])
         except Refused:  # the name of it is gone, or it was never in this repository
             point = turn.at
         if point < turn.at:

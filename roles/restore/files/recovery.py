@@ -17,16 +17,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
     from roles.restore.files.catalogue import Refused, Target, as_user, first_line, pgbackrest
-    from roles.restore.files.choice import archived_at
+    from roles.restore.files.choice import archived_at, ended, lsn, turned
 else:  # on the host the programs lie side by side
     from catalogue import Refused, Target, as_user, first_line, pgbackrest
-    from choice import archived_at
+    from choice import archived_at, ended, lsn, turned
 
 PORT = "5499"
 REPLAY_ROOM = 1 << 30  # bytes that replaying WAL may need beside the database itself
 LIVE = "postgresql@17-main.service"
 NOT_REACHED = "recovery ended before configured recovery target was reached"
 UNREADABLE = re.compile(r'could not restore file "(\S+)" from archive')
+# Not what a segment that was not filled ends with: something else stands where a record was.
+BROKEN = re.compile(
+    r"((?:incorrect resource manager data checksum|record with incorrect prev-link|invalid resource manager ID).*"
+    r" at ([0-9A-F]+/[0-9A-F]+))$",
+    re.M,
+)
 # pgBackRest's exit codes where what lies in the repository is bad, and not the way to it: checksum, file-invalid,
 # format, file-missing, backup-set-invalid, crypto, json-format.
 DAMAGE = (26, 28, 29, 55, 75, 95, 99)
@@ -204,6 +210,15 @@ def history(copy: Copy) -> str:
     return max((copy.data / "pg_wal").glob("*.history")).read_text()
 
 
+def unreadable(target: Target, copy: Copy, segment: str, why: str) -> Refused:
+    """The sentence about WAL that is there and bad, or that could not be fetched."""
+    return Refused(
+        f"WAL {segment} of the backup repository cannot be read: {why}. If the store was away, run the same command "
+        "again. If that file is damaged, `--to TIME` with a time some minutes before it was archived"
+        f"{archived_at(target, segment, copy.user)}. The running database was not touched."
+    )
+
+
 def recover(copy: Copy, target: Target) -> str | None:
     """Wait until recovery has ended and the server still lives; returns the time of the last transaction (log's words).
 
@@ -219,6 +234,9 @@ def recover(copy: Copy, target: Target) -> str | None:
     log = copy.log.read_text(errors="replace") if copy.log.exists() else ""
     last = re.findall(r"last completed transaction was at log time (\S+ \S+)", log)
     if runs(copy):
+        if broken := BROKEN.search(log):  # PostgreSQL takes this too for the end of all WAL
+            timeline, _, _ = turned(history(copy))[-1]
+            raise unreadable(target, copy, ended(timeline, lsn(broken[2]) + 1), broken[1])
         return last[-1] if last else None
     if NOT_REACHED in log:
         reached = f"the last change in them is of {last[-1]}" if last else "they end before any change"
@@ -228,11 +246,6 @@ def recover(copy: Copy, target: Target) -> str | None:
         )
     if unread := UNREADABLE.findall(log):
         why = re.findall(r"repo\d: (.{1,300})|ERROR: (.{1,300})", log)[-1:]
-        raise Refused(
-            f"WAL {unread[-1]} of the backup repository cannot be read: {''.join(''.join(each) for each in why)}. "
-            "If the store was away, run the same command again. If that file is damaged, `--to TIME` with a time some "
-            f"minutes before it was archived{archived_at(target, unread[-1], copy.user)}. The running database was not "
-            "touched."
-        )
+        raise unreadable(target, copy, unread[-1], "".join("".join(each) for each in why))
     words = [line for line in log.splitlines() if re.search(r"FATAL|PANIC|ERROR", line)][-3:]
     raise Refused(f"The copy's server ended during recovery: {' '.join(words) or 'it said nothing'}.")

@@ -26,7 +26,7 @@ def send(target: Target, found: dict[str, Any], alive: bool) -> int:
     if alive and switching.archive_all():
         return 0
     if not alive:
-        push(target.repository)
+        push(target)
     left = missing(target, found)
     if left:
         print(
@@ -43,9 +43,9 @@ def ready() -> list[str]:
     return sorted(path.stem for path in (switching.MAIN / "pg_wal/archive_status").glob("*.ready"))
 
 
-def push(number: int) -> None:
-    """As PostgreSQL would, to the repository that is restored from alone; what it has already is no error."""
-    with catalogue.alone(number) as conf:
+def push(target: Target) -> None:
+    """As PostgreSQL would, to the repository that is restored from; what it has already is no error."""
+    with catalogue.alone(target.repository) as conf:
         tool = ["pgbackrest", f"--stanza={catalogue.configured()[0]}", conf, "--no-archive-async"]
         quiet = ["--log-level-console=off", "--log-level-stderr=error"]
         for name in ready():
