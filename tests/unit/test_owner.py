@@ -33,6 +33,7 @@ def test_no_role_is_asked_for_by_a_name_that_its_holder_can_change(
     code, asked = run(monkeypatch, tmp_path, what)
     assert code == 0
     assert [words for words in asked if "--role" in words] == []
+    assert "EMAIL_DOMAIN_LISTS_APPLY_AFTER_CONFIRMATION=false" in asked[0]  # a block of our mail domain stops nothing
     assert [words[-1] for words in asked if "psql" in " ".join(words)] == ["username=boss"]
     assert (tmp_path / "first").read_text() == "0123abcd\n"
     assert (tmp_path / "first").stat().st_mode & 0o777 == 0o600
