@@ -24,8 +24,8 @@ def first_password(host: Host) -> str:
 
 
 def reset(host: Host, by: str, why: str) -> None:
-    """Break glass: the owner of instance.yaml gets the role Owner, its address and a new first password; the second
-    factor, sessions and tokens of whoever holds the account now end."""
+    """Break glass: the owner of instance.yaml gets an administrator's role, its address and a new first password; the
+    second factor, sessions and tokens of whoever holds the account now end."""
     owner = host.instance.owner
     request = {"handles": [owner.username], "must": [], "verb": "owner --reset", "why": why, "by": by}
     ask_host(host, "release", request)

@@ -113,7 +113,7 @@ def show(way: Way) -> None:
     click.echo(f"from   {way.origin}, which serves")
     click.echo(f"to     {way.target}, by the same swap; nobody waits")
     kept = f"{len(way.left)} migrations of the newer release stay, with their data" if way.left else "as it is"
-    click.echo(f"data   {kept}; nothing is lost")
+    click.echo(f"data   {kept}; no post, account or follower is lost")
     click.echo("note   What only the newer release knows is not shown meanwhile; upgrade again brings it back.")
 
 

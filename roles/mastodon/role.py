@@ -24,6 +24,7 @@ from roles.mastodon.database import (
     prepare_database,
     restore_point,
 )
+from roles.mastodon.keys import legacy_keys
 from roles.mastodon.processes import LIB, install_release, run_release
 from roles.mastodon.server import server_settings
 from roles.mastodon.sweep import UNITS as SWEEP_UNITS
@@ -39,6 +40,7 @@ PROGRAMS = (
     "journal.py",
     "migrate.py",
     "migrate.rake",
+    "legacy_keys.py",
     "maintain.py",
     "owner_account.py",
     "server_settings.py",
@@ -97,9 +99,11 @@ def mastodon(node: Node) -> None:
     database_lock(name="Lock the database", node=node)
     owner_account(name="Make the owner's account", node=node)
     server_settings(name="Make the server's settings", node=node)
+    legacy_keys(name="Put back keys for an older release", node=node, after=False)
     run_release(name=f"Start {release.name} in the other slot", release=release, step="start")
     run_release(name="Hand over web", release=release, step="web")
     run_release(name="Hand over jobs", release=release, step="sidekiq")
+    legacy_keys(name="Put back keys that changed meanwhile", node=node, after=True)
     run_release(name="Hand over streaming", release=release, step="streaming")
     restore_point(name="Mark a restore point before the point of no return", node=node, after=True)
     migrate(name="Migrate after the old release has gone", node=node, after=True)

@@ -194,8 +194,8 @@ def test_a_person_leaves_with_every_account(instance: Deployed) -> None:
 
 
 def test_an_owner_who_is_locked_out_gets_in_again(instance: Deployed) -> None:
-    """Break glass, after the worst: hijacked, locked down, role and address gone. (Not the owner whose browser other
-    tests share: instance.yaml names another one for a moment.)"""
+    """Break glass, after the worst: hijacked, locked down, role and address gone, the role renamed, our mail
+    domain blocked. (Not the owner whose browser other tests share: instance.yaml names another one for a moment.)"""
     file = instance.directory / "instance.yaml"
     kept = file.read_text()
     with official(instance) as account:
@@ -207,10 +207,15 @@ def test_an_owner_who_is_locked_out_gets_in_again(instance: Deployed) -> None:
             evil = "email = 'evil@agency.test', unconfirmed_email = 'evil2@agency.test'"
             evil = f"UPDATE users SET {evil} WHERE email = '{account.address}'"
             instance.sql(evil)
+            instance.sql("UPDATE user_roles SET name = 'Press' WHERE name = 'Owner'")
+            instance.sql("INSERT INTO email_domain_blocks (domain, created_at, updated_at) "
+                         "VALUES ('agency.test', now(), now())")  # fmt: skip
             said = instance.cli("owner", "--reset", "--yes", "--why", "a test").stdout
             refused = instance.cli("owner", "--reset", "--yes", check=False)
         finally:
             file.write_text(kept)
+            instance.sql("UPDATE user_roles SET name = 'Owner' WHERE name = 'Press'")
+            instance.sql("DELETE FROM email_domain_blocks WHERE domain = 'agency.test'")
             instance.root("rm -f /var/lib/mastodon-gov/owner-first-password")
         assert f"address:  {account.address}" in said
         password = said.split("password: ")[1].split("\n")[0]

@@ -28,6 +28,16 @@ from tests.lab.older import (
 )
 from tests.lab.people import signed_in_owner
 
+# As 4.6 makes it; the stand-in has no other servers' accounts.
+KEYS = """CREATE TABLE keypairs (id bigserial PRIMARY KEY,
+  account_id bigint NOT NULL REFERENCES accounts ON DELETE CASCADE, uri varchar NOT NULL UNIQUE, type integer NOT NULL,
+  public_key varchar NOT NULL, revoked boolean NOT NULL DEFAULT false, created_at timestamp NOT NULL,
+  updated_at timestamp NOT NULL);
+ALTER TABLE keypairs OWNER TO mastodon_owner; ALTER SEQUENCE keypairs_id_seq OWNER TO mastodon_owner;
+INSERT INTO accounts (id, username, domain, public_key, created_at, updated_at)
+  VALUES (41, 'far', 'world.test', '', now(), now());
+INSERT INTO keypairs (account_id, uri, type, public_key, created_at, updated_at)
+  VALUES (41, 'https://world.test/far#key', 0, 'its key', now(), now());"""
 STEPS = (
     "install",
     "restore point before",
@@ -74,10 +84,16 @@ def test_upgrade_and_back_while_people_read_and_post(older: Deployed, token: str
         print(older.cli(*upward[1]).stdout)
         assert serving(older) == NEW
         assert older.deploy()["changes"] == []
+        older.sql(KEYS)
         for words in back:
             print(older.cli(*words).stdout)
         assert serving(older) == OLD
+        assert older.sql("SELECT public_key FROM accounts WHERE id = 41") == "its key\n"
+        told = {line["step"]: line.get("told") for line in journal(older) if line["event"] == "end"}
+        assert [told["keys before"], told["keys after"]] == [{"accounts": 1}, {"accounts": 0}]
+        older.sql("UPDATE accounts SET public_key = '' WHERE id = 41")  # now it is the older release's own affair
         assert older.deploy()["changes"] == []
+        older.sql("DROP TABLE keypairs; DELETE FROM accounts WHERE id = 41")
         for words in upward[2:]:
             print(older.cli(*words).stdout)
     slots(older, NEW)
