@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,8 +31,8 @@ HELD = "/var/lib/mastodon-gov/upgrade-held"  # the release whose post-deployment
 class Application:
     """What database and releases say: whether the server answered, why it did not say everything, whether anybody has
     an account, migrations done, those of every installed release, the owner's account, living accounts at organisations
-    or domains that organisations.yaml does not want any more, which release serves, and the journal's last line while a
-    way to another one has not ended (held: it stops before its end)."""
+    or domains that organisations.yaml does not want any more, and whether an upgrade is on its way or held before its
+    end."""
 
     answered: bool = False
     failed: str = ""
@@ -47,19 +46,7 @@ class Application:
     orphans: dict[str, Any] = field(default_factory=dict)
     lock: dict[str, Any] = field(default_factory=lambda: {"installed": False})
     held: str = ""
-    keypairs: bool = False
-    serving: str = ""
-    way: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def unfinished(self) -> bool:
-        """Whether an upgrade or a rollback is on its way."""
-        return bool(self.way)
-
-    def older(self, release: str) -> bool:
-        """Whether the way to this release leads back: from the one that serves, or that of the journal."""
-        origin = self.way.get("from" if self.way.get("to") == release else "to", self.serving)
-        return bool(origin) and migrations.number(origin) > migrations.number(release)
+    unfinished: bool = False
 
     def pending(self, release: str, after: bool) -> frozenset[str]:
         """Migrations of a release that the database has not seen, of the half that runs before or after the swap; none
@@ -86,8 +73,9 @@ class ApplicationState(FactBase[Application]):
             '-v wanted="$3" -d postgres -f - 2>&1 >&3); } 3>&1; echo; echo =; echo "$said"; echo =; '
             f"[ -e {FIRST_PASSWORD} ] && echo waits; [ -e {SHOWN} ] && echo shown; "
             f'[ ! -e {HELD} ] || echo "held $(cat {HELD})"; '
-            f'[ ! -e {HOME}/current ] || echo "serving $(basename "$(readlink {HOME}/current)")"; '
-            f"[ ! -e {JOURNAL} ] || tail -n 2 {JOURNAL} | sed 's/^/journal /'"
+            # Held only as long as somebody wants it held: then the way goes on, also where nothing is left to migrate.
+            f'[ ! -s {JOURNAL} ] || case $(tail -n 1 {JOURNAL}) in *\'"event": "closed"\'*) ;; '
+            f'*\'"event": "held"\'*) [ -e {HELD} ] || echo unfinished ;; *) echo unfinished ;; esac; true'
         )
         return StringCommand("sh -c", QuoteString(script), "sh", *map(QuoteString, (owner, sql, wanted)))
 
@@ -105,7 +93,6 @@ class ApplicationState(FactBase[Application]):
         made = bool(read) and read[0]["made"]
         told, orphans, lock = read[1:] if len(read) == 4 else ({}, {}, {"installed": False})
         said = {word: text for word, _, text in (mark.partition(" ") for mark in marks)}
-        journal = [mark.removeprefix("journal ") for mark in marks if mark.startswith("journal ")]
         return Application(
             answered=bool(read),
             failed="" if len(read) == (4 if made else 1) else " ".join(errors)[:600] or "it said nothing",
@@ -119,9 +106,7 @@ class ApplicationState(FactBase[Application]):
             orphans=orphans,
             lock=lock,
             held=said.get("held", ""),
-            keypairs=told.get("keypairs", False),
-            serving=said.get("serving", ""),
-            way=_way(journal, held="held" in said),
+            unfinished="unfinished" in said,
         )
 
 
@@ -132,16 +117,6 @@ def _documents(text: str) -> list[Any]:
         document, at = json.JSONDecoder().raw_decode(text, at)
         found.append(document)
     return found
-
-
-def _way(journal: list[str], *, held: bool) -> dict[str, Any]:
-    """The last of the journal's lines, unless the way has ended. Held only as long as somebody wants it held: then the
-    way goes on, also where nothing is left to migrate."""
-    last: dict[str, Any] = {"event": "closed"}
-    for line in journal:
-        with suppress(ValueError):  # cut off by a power failure
-            last = json.loads(line)
-    return {} if last["event"] == "closed" or (last["event"] == "held" and held) else last
 
 
 def observe(node: Node, *, early: bool = False) -> Application:
@@ -241,15 +216,6 @@ def migrate(node: Node, after: bool) -> Commands:
 
 def _half(step: str, after: bool) -> str:
     return f"{step} after" if after else f"{step} before"
-
-
-@operation()
-def legacy_keys(node: Node, after: bool) -> Commands:
-    """On the way back to a release that does not know the table `keypairs`: before it starts, and once more when nobody
-    is left who moves keys there."""
-    state, release = observe(node), node.release
-    if state.keypairs and state.older(release.name):
-        yield journalled(release, _half("keys", after), f"{LIB}/legacy_keys.py {release.name}")
 
 
 @operation()

@@ -19,12 +19,12 @@ from roles.lib.units import Unit, units
 from roles.mastodon.database import (
     close_journal,
     database_lock,
-    legacy_keys,
     migrate,
     owner_account,
     prepare_database,
     restore_point,
 )
+from roles.mastodon.keys import legacy_keys
 from roles.mastodon.processes import LIB, install_release, run_release
 from roles.mastodon.server import server_settings
 from roles.mastodon.sweep import UNITS as SWEEP_UNITS

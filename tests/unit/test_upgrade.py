@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import os
-import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -29,10 +27,9 @@ from mastodon_gov.upgrade_plan import (
     problems,
 )
 from mastodon_gov.upgrade_probe import PLACES
-from roles.mastodon import database, processes, role
-from roles.mastodon.files import journal, legacy_keys, migrate
-from tests.unit.locally import commands, shell
-from tests.unit.storage_sample import node
+from roles.mastodon import database
+from roles.mastodon.files import journal, migrate
+from tests.unit.locally import shell
 
 OLD, NEW, NEXT = "4.5.15-aaaaaaaa", "4.6.5-bbbbbbbb", "4.7.0-cccccccc"
 INSTALLED = {
@@ -270,15 +267,6 @@ def way(event: str, origin: str, to: str, **more: Any) -> dict[str, Any]:
     return {"event": event, "from": origin, "to": to, "attempt": f"{origin}{to}", "step": "x", **more}
 
 
-def application(host: Path, monkeypatch: pytest.MonkeyPatch) -> database.Application:
-    """What the deploy sees of this host; there is no database."""
-    monkeypatch.setattr(database, "JOURNAL", host / "journal")
-    monkeypatch.setattr(database, "HELD", host / "held")
-    monkeypatch.setattr(database, "HOME", str(host))
-    answer = shell(database.ApplicationState().command("owner", "{}")).stdout.splitlines()
-    return database.ApplicationState().process(answer)
-
-
 @pytest.mark.parametrize(
     ("event", "held", "unfinished"),
     [("closed", "", False), ("held", NEW, False), ("held", "", True), ("end", "", True), ("start", NEW, True)],
@@ -287,57 +275,13 @@ def test_a_way_ends_when_it_is_closed_or_held_on_purpose(
     host: Path, monkeypatch: pytest.MonkeyPatch, event: str, held: str, unfinished: bool
 ) -> None:
     """A release without post-deployment migrations runs no step after `--hold`; its way is closed all the same."""
-    if held:
-        (host / "held").write_text(held)
+    mark = host / "held"
+    mark.write_text(held) if held else None
     journal.append(way(event, OLD, NEW))
-    assert application(host, monkeypatch).unfinished == unfinished
-    with (host / "journal").open("a") as file:
-        file.write('{"at": "2026')  # cut off by a power failure
-    assert application(host, monkeypatch).unfinished == unfinished
-
-
-@pytest.mark.parametrize(
-    ("serving", "lines", "back"),
-    [
-        (NEW, [], True),
-        (NEW, [way("closed", OLD, NEW)], True),  # about to leave
-        (OLD, [way("closed", OLD, NEW), way("end", NEW, OLD)], True),  # killed after the new one had gone
-        (OLD, [way("end", OLD, NEW)], True),  # an upgrade that was given up before its swap: jobs of both may run
-        (OLD, [way("closed", OLD, NEW), way("closed", NEW, OLD)], False),
-        (OLD, [], False),
-    ],
-)
-def test_which_way_leads_back(
-    host: Path, monkeypatch: pytest.MonkeyPatch, serving: str, lines: list[Any], back: bool
-) -> None:
-    """To the older release; the way to the newer one never does."""
-    switch(host, serving)
-    for line in lines:
-        journal.append(line)
-    seen = application(host, monkeypatch)
-    assert seen.serving == serving
-    assert [seen.older(OLD), seen.older(NEW)] == [back, False]
-
-
-def test_keys_are_put_back_only_for_a_release_that_does_not_know_where_they_are(
-    host: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """All batches, until none is left."""
-    for name, text in ((OLD, 'create_table "accounts"'), (NEW, 'create_table "keypairs", force: :cascade do |t|')):
-        (host / "releases" / name / "db").mkdir()
-        (host / "releases" / name / "db/schema.rb").write_text(text)
-    batches: dict[int, dict[str, int | None]] = {
-        0: {"last": 1007, "accounts": 1000},
-        1007: {"last": 2000, "accounts": 4},
-        2000: {"last": None, "accounts": 0},
-    }
-    monkeypatch.setattr(legacy_keys, "RELEASES", host / "releases")
-    monkeypatch.setattr(legacy_keys, "step", batches.pop)
-    assert legacy_keys.main([NEW]) == 0
-    assert len(batches) == 3
-    assert legacy_keys.main([OLD]) == 0
-    assert batches == {}
-    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [{"accounts": 0}, {"accounts": 1004}]
+    monkeypatch.setattr(database, "JOURNAL", host / "journal")
+    monkeypatch.setattr(database, "HELD", mark)
+    answer = shell(database.ApplicationState().command("owner", "{}")).stdout.splitlines()
+    assert database.ApplicationState().process(answer).unfinished == unfinished
 
 
 @pytest.mark.parametrize(
@@ -413,31 +357,3 @@ def test_migrations_wait_for_a_run_that_was_killed_but_still_works(monkeypatch: 
     assert (migrate.main([NEW, "before"]), left, tries) == (0, [], [(NEW, "before")] * 3)
     said.append("PG::DuplicateColumn: ERROR: it already exists")
     assert (migrate.main([NEW, "before"]), len(tries)) == (1, 4)
-
-
-def steps(monkeypatch: pytest.MonkeyPatch, seen: database.Application) -> list[str]:
-    """What the role does to migrations, keys and processes, in its order, on the way to the older release."""
-    for name in ("packages", "settle", "units", "server_settings", "sweep_now"):
-        monkeypatch.setattr(role, name, lambda **_: None)
-    here = node()
-    here = here.model_copy(update={"release": here.release.model_copy(update={"name": OLD})})
-    facts: dict[Any, Any] = {
-        database.ApplicationState: seen,
-        processes.InstalledReleases: [here.release.name],
-        processes.SlotsSettled: False,
-    }
-    done = [command.get_raw_value() for command in commands(lambda: role.mastodon(here), facts)]
-    found = [re.search(r"legacy_keys|settle \S+ (\w+)", command) for command in done]
-    return [match[1] or match[0] for match in found if match]
-
-
-def test_keys_are_put_back_before_the_older_release_starts_and_when_the_newer_has_gone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Streaming writes no keys. Nothing of it on the way up, and nothing where nobody ever had such keys."""
-    swap = ["start", "web", "sidekiq", "streaming"]
-    lock = {"installed": True, "failed": [], "deployment": None}
-    back = database.Application(keypairs=True, serving=NEW, owner={"signed_in": True}, lock=lock)
-    assert steps(monkeypatch, back) == ["legacy_keys", *swap[:3], "legacy_keys", swap[3]]
-    assert steps(monkeypatch, dataclasses.replace(back, keypairs=False)) == swap
-    assert steps(monkeypatch, dataclasses.replace(back, serving="4.4.0-cccccccc")) == swap

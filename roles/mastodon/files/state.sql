@@ -10,7 +10,6 @@ SELECT to_regclass('public.schema_migrations') IS NOT NULL AND to_regclass('publ
 \if :there
 SELECT json_build_object(
   'people', EXISTS (SELECT FROM public.users),
-  'keypairs', to_regclass('public.keypairs') IS NOT NULL,
   'versions', (SELECT json_agg(version) FROM public.schema_migrations),
   'status_host', (SELECT split_part(uri, '/', 3) FROM public.statuses WHERE local AND uri IS NOT NULL LIMIT 1),
   'owner', (SELECT json_build_object('signed_in', u.current_sign_in_at IS NOT NULL) FROM public.users u
