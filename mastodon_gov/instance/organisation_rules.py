@@ -13,9 +13,10 @@ from mastodon_gov.instance.sources import Sources
 # Names Mastodon keeps from users, and names under which a stranger would believe anything, in a few languages.
 RESERVED_HANDLES = frozenset(
     """
-    abuse admin administracion administrateur administrator alert alerts alarm emergency feuerwehr government help
-    helpdesk hilfe info_bot instance mastodon mod moderation moderator moderators notruf official owner police policia
-    politie polizei postmaster president regierung root security server service staff support system webmaster
+    112 911 abuse admin administracion administrateur administrator admins alert alerts alarm ambulance emergency
+    feuerwehr fire firebrigade government help helpdesk hilfe info_bot instance mastodon mod moderation moderator
+    moderators notruf official owner police policia politie polizei postmaster president regierung root security
+    server service staff support system webmaster
     """.split()
 )
 # Letters of other alphabets that look like these (a part of Unicode TR 39's confusables: single letters of Cyrillic and
@@ -23,6 +24,10 @@ RESERVED_HANDLES = frozenset(
 LIKE_LATIN = dict(
     zip("аеорсухіјѕԁһԛԝүοανρυικτωγ", "aeopcyxijsdhqwyoavpuiktwy", strict=True),
 )
+# Letters of the Latin alphabet itself that nobody tells from a, g and i.
+LATIN_TWINS = str.maketrans("ɑɡı", "agi")
+# Digits that people write for letters.
+DIGITS = str.maketrans("13457", "ieast")
 PEOPLE = ("owner", "deputy", "mailbox")
 
 
@@ -32,6 +37,12 @@ def skeleton(handle: str) -> str:
     return (
         handle.translate(str.maketrans("I105", "llos")).lower().replace("rn", "m").replace("vv", "w").replace("_", "")
     )
+
+
+def mistaken(handle: str) -> bool:
+    """Whether a reader may take it for a reserved word: spelled with digits, underscores or letters that look alike."""
+    looks = {skeleton(word) for word in RESERVED_HANDLES}
+    return not looks.isdisjoint({skeleton(handle), skeleton(handle.translate(DIGITS))})
 
 
 def check_organisations(sources: Sources) -> None:
@@ -61,9 +72,11 @@ def _handle(sources: Sources, place: int, handle: str, seen: dict[str, tuple[str
     key: Key = ("accounts", place, "handle")
     look = skeleton(handle)
     other, first = seen.setdefault(look, (handle, key))
-    if handle.lower() in RESERVED_HANDLES:
+    if mistaken(handle):
         todo = "Name the organisation or the office in it, such as agency_help."
-        sources.problem(key, f"{show(handle)}, a reserved word", "a name that nobody can mistake", todo)
+        sources.problem(
+            key, f"{show(handle)}, a reserved word or the look of one", "a name that nobody can mistake", todo
+        )
     elif first == key or (first == ("owner", "username") and other.lower() == handle.lower()):
         pass  # the owner's account may be described here too
     elif other.lower() == handle.lower():
@@ -140,6 +153,6 @@ def punycode_fault(domain: str) -> str | None:
         plain = "".join(LIKE_LATIN.get(letter, letter) for letter in label)
         if len(scripts) > 1:
             return f'shown as "{shown}": letters of several alphabets in one word'
-        if scripts and scripts != {"LATIN"} and plain.isascii():
+        if (scripts and scripts != {"LATIN"} and plain.isascii()) or label != (plain := label.translate(LATIN_TWINS)):
             return f'shown as "{shown}", which looks like "{plain}"'
     return None

@@ -14,7 +14,7 @@ from mastodon_gov import leaving
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance.load import load
 from mastodon_gov.instance.organisation_file import change_account
-from mastodon_gov.instance.organisation_rules import punycode_fault, skeleton
+from mastodon_gov.instance.organisation_rules import mistaken, punycode_fault, skeleton
 from mastodon_gov.people import joined
 from mastodon_gov.remote import Host
 from roles.mastodon.database import Application, refused
@@ -135,6 +135,23 @@ def test_international_domains(shown: str, wrong: bool) -> None:
 def test_what_is_no_international_domain(domain: str) -> None:
     """Neither a browser nor a person can read it."""
     assert punycode_fault(domain)
+
+
+@pytest.mark.parametrize("handle", ["p0lice", "pol_ice", "PoIice", "adm1n", "em3rgency", "aIert5", "vvebmaster"])
+def test_the_look_of_a_reserved_word_is_one(handle: str) -> None:
+    assert mistaken(handle)
+
+
+@pytest.mark.parametrize("handle", ["agency_help", "policy", "agency5", "minister", "fireland"])
+def test_a_name_of_its_own_is_none(handle: str) -> None:
+    assert not mistaken(handle)
+
+
+@pytest.mark.parametrize("name", ["ɑgency.test", "aɡency.test", "mınistry.test"])
+def test_letters_of_the_latin_alphabet_that_nobody_can_tell_apart(name: str) -> None:
+    """One alphabet, and still another name than it looks like; an umlaut is seen."""
+    assert "which looks like" in str(punycode_fault(name.encode("idna").decode()))
+    assert punycode_fault("bücher.test".encode("idna").decode()) is None
 
 
 def test_register_leaves_out_who_has_no_place_yet(directory: Path) -> None:
