@@ -10,13 +10,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import yaml
-from pyinfra import host
-from pyinfra.api import FactBase, QuoteString, StringCommand, operation
+from pyinfra import host, logger
+from pyinfra.api import FactBase, FunctionCommand, QuoteString, StringCommand, operation
+from pyinfra.api.host import Host
+from pyinfra.api.state import State
 
 from mastodon_gov.instance import Node
 from mastodon_gov.instance.server_document import Items, items, payload
 from roles.lib import Commands
 from roles.lib.progress import tell_difference
+from roles.mastodon.files.server_settings import UNKNOWN
 from roles.mastodon.processes import LIB
 
 SHOWN = 60  # characters of a value in a plan
@@ -110,3 +113,12 @@ def server_settings(node: Node) -> Commands:
         pictures = {digest: content for digest, content in payload(node.instance).items() if digest in new}
         document = {"release": node.release.name, "wanted": wanted, "payload": pictures}
         yield StringCommand(f"{LIB}/server_settings.py", _stdin=json.dumps(document))
+        yield FunctionCommand(tell_unknown, (node.release.version,), {})
+
+
+def tell_unknown(state: State, host: Host, version: str) -> bool:
+    """Say what the release has no place for: it is not an error, because the next one may have it."""
+    _, said = host.run_shell_command(f"cat {UNKNOWN}", _sudo=True)
+    for item in json.loads("".join(said.stdout_lines)):
+        logger.warning(f"NOTE: {host.name}: Mastodon {version} does not know {item}, so it was left out.")
+    return True

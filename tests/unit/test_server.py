@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance.load import load
 from mastodon_gov.instance.server_document import items
-from roles.mastodon.server import differing, sentence
+from roles.mastodon.server import differing, sentence, tell_unknown
 from tests.unit.instance_sample import good_directory
 
 RULE = "    - text: Publish nothing private about anybody."
@@ -127,3 +128,15 @@ def test_what_differs_and_how_a_plan_says_it(seen: dict[str, Any], wanted: dict[
     found = [sentence(item, wanted, made) for item in differing(wanted, made, "r1")]
     assert len(found) == (says is not None)
     assert says is None or says in found[0]
+
+
+def test_what_the_release_does_not_know_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    """A line that `deploy` passes on; no failure, because the next release may know it."""
+    said = SimpleNamespace(stdout_lines=['["setting/wrapstodon", "role/Press: manage_email_subscriptions"]'])
+    host: Any = SimpleNamespace(name="social", run_shell_command=lambda *_, **__: (True, said))
+    state: Any = None
+    with caplog.at_level("WARNING", logger="pyinfra"):
+        assert tell_unknown(state, host, "4.5.15")
+    notes = [record.getMessage() for record in caplog.records]
+    assert ["setting/wrapstodon" in notes[0], "manage_email_subscriptions" in notes[1]] == [True, True]
+    assert all(note.startswith("NOTE: social: Mastodon 4.5.15 does not know ") for note in notes)

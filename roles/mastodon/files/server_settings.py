@@ -11,10 +11,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 LIB = "/usr/local/lib/mastodon-gov"
 RELEASES = "/opt/mastodon/releases"
+UNKNOWN = Path("/run/mastodon-gov/settings-unknown.json")  # what this release has no place for
 PSQL = "runuser -u postgres -- psql -qtAX -v ON_ERROR_STOP=1 -d mastodon_production -f -".split()
 
 
@@ -48,7 +50,10 @@ def apply(given: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> int:
     try:
-        print(json.dumps(apply(json.load(sys.stdin))))
+        told = apply(json.load(sys.stdin))
+        UNKNOWN.parent.mkdir(exist_ok=True)
+        UNKNOWN.write_text(json.dumps(told["unknown"]))
+        print(json.dumps(told))
     except Failed as failure:
         print(
             f"The settings of the server could not be made, and nothing of them was changed: {failure}. Correct "
