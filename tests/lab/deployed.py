@@ -124,7 +124,7 @@ def files_of(machine: Machine) -> dict[str, str]:
     script = (
         "find / -xdev \\( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /var/log -o "
         "-path /var/lib/postgresql -o -path /var/lib/redis -o -path /var/spool/pgbackrest -o -path /var/cache/nginx "
-        "-o -path /var/lib/chrony -o -path /var/lib/mastodon-gov/sweep.json \\) -prune "
+        "-o -path /var/lib/chrony -o -path '/var/lib/mastodon-gov/sweep*' \\) -prune "
         "-o -type f -printf '%p|%s %U %m %C@\\n'; "
         "ls -lA --time-style=full-iso /run/mastodon-gov 2>/dev/null; true"
     )
