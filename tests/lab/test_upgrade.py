@@ -78,9 +78,9 @@ def test_upgrade_and_back_while_people_read_and_post(older: Deployed, token: str
     assert [len(plan["before"]), len(plan["after"])] == [4, 1]
     assert plan["before"][0]["tables"]["accounts"] == int(older.sql("SELECT count(*) FROM accounts"))
     assert plan["no_return"] == "20260520093012_drop_user_agent_index"
-    with load(older, rate=50) as quiet, posting(older, token):
+    with load(older) as quiet, posting(older, token):
         time.sleep(10)  # the measure itself
-    with load(older, rate=50) as seen, posting(older, token) as posts:
+    with load(older) as seen, posting(older, token) as posts:
         print(older.cli(*upward[1]).stdout)
         assert serving(older) == NEW
         assert older.deploy()["changes"] == []
