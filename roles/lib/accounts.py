@@ -14,7 +14,7 @@ KEYS = "/etc/ssh/keys"
 
 # Nobody signs in again meanwhile. The kernel keeps who signed in with every process begun since (loginuid), so that a
 # root shell opened with sudo goes too. userdel refuses an account that has processes. Whoever gets the number next must
-# not get the home directory.
+# not get the home directory, nor anything in it.
 REMOVE = f"""\
 rm -f {KEYS}/"$1" && usermod --expiredate 1 "$1" || exit 1
 uid=$(id -u "$1") home=$(getent passwd "$1" | cut -d: -f6) n=0
@@ -25,7 +25,7 @@ left() {{
 while pids=$(left) && [ -n "$pids" ] && [ $n -lt 50 ]; do
   kill -KILL $pids 2>/dev/null; n=$((n+1)); sleep 0.1
 done
-[ ! -d "$home" ] || {{ chown root:root "$home" && chmod 700 "$home"; }} || exit 1
+[ ! -d "$home" ] || {{ chown -hR root:root "$home" && chmod 700 "$home"; }} || exit 1
 userdel "$1"
 """
 
