@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -32,7 +31,7 @@ from mastodon_gov.instance.load import load
 from mastodon_gov.inventory import nodes
 from mastodon_gov.outside import outside_findings, questions
 from mastodon_gov.relay import relay_findings
-from mastodon_gov.release.bundle import migrations_of, read_release, verify
+from mastodon_gov.release.bundle import migrations_of, read_release, signers_of, verify
 from mastodon_gov.release.select import selected
 from mastodon_gov.remote import Host
 
@@ -121,11 +120,9 @@ def _mail(host: Host, node: Node, send: bool) -> list[Finding]:
 def _release(node: Node) -> Finding:
     """The bundle's signature and every file of it; and a stand-in only where nobody takes it for Mastodon."""
     archive, expected = Path(node.release.archive), "a bundle whose signature and files verify"
-    with tempfile.NamedTemporaryFile("w", suffix=".signers") as signers:
-        signers.write(node.release.signers)
-        signers.flush()
+    with signers_of(node.release) as signers:
         try:
-            verify(archive, Path(signers.name))
+            verify(archive, signers)
         except Refusal as refusal:
             return Finding(HERE, "release", FAIL, f"{archive.name} does not verify", expected, str(refusal))
     if node.release.standin and not node.instance.lab:

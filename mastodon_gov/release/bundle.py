@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -134,12 +135,19 @@ def verify_signature(file: Path, signers: Path) -> None:
         raise Refusal(done.stderr.strip())
 
 
-def check_signature(bundle: ReleaseBundle) -> None:
-    """Refusal unless the archive is signed by a key that the instance allows; its files are not looked at."""
+@contextmanager
+def signers_of(bundle: ReleaseBundle) -> Iterator[Path]:
+    """Who may sign for the instance, as a file for as long as the block runs."""
     with tempfile.NamedTemporaryFile("w", suffix=".signers") as signers:
         signers.write(bundle.signers)
         signers.flush()
-        verify_signature(Path(bundle.archive), Path(signers.name))
+        yield Path(signers.name)
+
+
+def check_signature(bundle: ReleaseBundle) -> None:
+    """Refusal unless the archive is signed by a key that the instance allows; its files are not looked at."""
+    with signers_of(bundle) as signers:
+        verify_signature(Path(bundle.archive), signers)
 
 
 def sign(bundle: Path, key: Path) -> Path:
