@@ -60,6 +60,28 @@ def test_a_copy_that_was_only_looked_at_is_dropped_without_a_restart(left: Left,
     assert told == ["copy stopped"]
 
 
+@pytest.mark.parametrize(
+    ("newer", "refusal"),
+    [({"statuses": 0}, None), ({"statuses": 2}, "instance has written since"), (None, "does not answer")],
+)
+def test_an_old_copy_of_the_newest_moment_is_not_handed_out_as_the_newest(
+    newer: dict[str, int] | None, refusal: str | None, left: Left, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written since would be lost unseen. To an earlier moment the same copy is right; its losses are new."""
+    monkeypatch.setattr(switching, "newer_rows", lambda _: newer)
+    finished = left("recover", "verify")
+    finished.kept["done"]["recover"]["result"] = "2026-12-01 06:56:10.453752+00"
+    finished.kept["done"]["verify"]["result"] = {"moment": "2026-12-01 06:56:10+00:00", "lost": {"statuses": 9}}
+    if refusal:
+        with pytest.raises(Refused, match=rf"it ends at 2026-12-01 06:56:10\+00:00, and the .*{refusal}.*--drop"):
+            restore.counted_anew(finished, newer is not None)
+    else:
+        restore.counted_anew(finished, True)
+    finished.kept["target"] = {"kind": "time", "value": "2026-12-01 06:56:10+00"}
+    restore.counted_anew(finished, newer is not None)
+    assert State().kept["done"]["verify"]["result"]["lost"] == (newer or {})
+
+
 def test_once_the_application_was_stopped_the_copy_is_not_dropped(left: Left, told: list[str]) -> None:
     begun = left("verify", "hold", "stop-application", before="/main.before")
     with pytest.raises(Refused, match="The switch has begun"):

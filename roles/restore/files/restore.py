@@ -91,6 +91,8 @@ def beside(state: State, target: Target) -> dict[str, Any]:
             "its switch (`restore --back`), or remove the copy (`restore --drop-beside`)."
         )
     alive = running()
+    if "verify" in state.kept.get("done", {}) and "before" not in state.kept:
+        counted_anew(state, alive)
     if target.kind == "time" and catalogue.seconds(target.value) > time.time():
         raise Refused(f"{target.words} lies in the future. Nothing was changed.")
     found = catalogue.repository(target)
@@ -118,16 +120,34 @@ def beside(state: State, target: Target) -> dict[str, Any]:
     return summary(state)
 
 
+def counted_anew(state: State, alive: bool) -> None:
+    """A copy that was finished earlier: what a switch to it would lose now. Where it was made of the newest moment, and
+    is not that any more or nobody can tell, it is not handed out as such."""
+    done = state.kept["done"]
+    report = done["verify"]["result"]
+    when = catalogue.moment(state.target, done["recover"]["result"])
+    report["lost"] = switching.newer_rows(when) if alive else {}
+    state.save()
+    newer = any(count != 0 for count in report["lost"].values()) if alive else switching.CURRENT.exists()
+    if state.target.kind == "latest" and not state.target.as_of and newer:
+        raise Refused(
+            f"A copy of the newest moment lies beside already; it ends at {report['moment']}, and "
+            f"{'the instance has written since' if alive else 'the database that could tell does not answer'}. Take it "
+            "as it is (`restore --switch`), or remove it (`restore --drop-beside`) and restore again."
+        )
+
+
 def fetched(state: State, labels: list[str]) -> None:
     """Restore the files of the backup that was chosen; where it is damaged, of the full one before it."""
     while True:
         try:
             recovery.fetch(COPY, state.target, state.kept["label"])
-        except recovery.Damaged as damage:
+        except recovery.Damaged:
             older = [label for label in labels if label < state.kept["label"]]
             if not older:
                 raise
-            print(f"{damage} Now the backup before it, {older[0]}.", file=sys.stderr, flush=True)
+            told = f"backup {state.kept['label']} cannot be restored; now the one before it, {older[0]}"
+            print(f"... {told}", file=sys.stderr, flush=True)
             state.kept.setdefault("damaged", []).append(state.kept["label"])
             state.kept["label"] = older[0]
             state.save()

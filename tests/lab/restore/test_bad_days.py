@@ -83,7 +83,7 @@ def test_a_damaged_backup_is_got_around(doomed: Deployed, known: Staff) -> None:
         put(writer, key, flipped(writer.get_object(Bucket=BUCKET, Key=key)["Body"].read()))
     done = doomed.cli("restore", "--to", "latest", "--json", timeout=1500)
     told = json.loads(done.stdout)
-    assert f"The backup {label} cannot be restored" in done.stderr
+    assert f"backup {label} cannot be restored" in done.stderr
     assert (told["damaged"], told["label"] < label) == ([label], True)
     assert told["done"]["verify"]["result"]["counts"]["statuses"] == int(doomed.sql("select count(*) from statuses"))
     assert {before, after} <= set(doomed.sql("select id from statuses").split())
@@ -111,6 +111,11 @@ def test_a_store_that_is_away_at_the_switch(doomed: Deployed, known: Staff) -> N
     """Nothing in the repository is touched, and the same command goes on when the store is back."""
     number = post(doomed, known, "before the switch")
     doomed.cli("restore", "--to", "latest", timeout=1500)
+    later = post(doomed, known, "after the copy")
+    old = doomed.cli("restore", "--to", "latest", "--switch", check=False, timeout=1500)
+    assert (old.returncode, "the instance has written since" in old.stderr, reads(doomed, later)) == (1, True, 200)
+    doomed.cli("restore", "--drop-beside")
+    doomed.cli("restore", "--to", "latest", timeout=1500)
     before = hidden(doomed)
     with unreachable(doomed):
         done = doomed.cli("restore", "--switch", check=False, timeout=1500)
@@ -119,7 +124,7 @@ def test_a_store_that_is_away_at_the_switch(doomed: Deployed, known: Staff) -> N
     assert hidden(doomed) == before
     doomed.cli("restore", "--switch", timeout=1500)
     doomed.cli("restore", "--open")
-    assert reads(doomed, number) == 200
+    assert (reads(doomed, number), reads(doomed, later)) == (200, 200)
     doomed.cli("restore", "--sign-off")
 
 
