@@ -27,7 +27,7 @@ from mastodon_gov.lab import network
 from mastodon_gov.lab.demo_release import Wanted, ensure_bundle, wish
 from mastodon_gov.lab.lab import Lab
 from mastodon_gov.lab.state import MachineSpec
-from mastodon_gov.lab.world.build import WORLD_PACKAGES, WorldFacts, build_world
+from mastodon_gov.lab.world import WorldFacts, build_world, world_spec
 from mastodon_gov.release.recipe import STANDIN, read_recipe
 from mastodon_gov.release.select import selected
 from mastodon_gov.secrets.age import new_identity
@@ -54,9 +54,9 @@ def phase(say: Say, what: str) -> Iterator[None]:
     say(f"{time.monotonic() - began:6.1f} s  {what}")
 
 
-def machines(outside: tuple[str, ...] = (), recipe: Path | None = None) -> list[MachineSpec]:
+def machines(outside: tuple[str, ...] = (), recipe: Path | None = None, say: Say = print) -> list[MachineSpec]:
     """The demo's machines, each from a layer that holds its packages already, also those of what `recipe` builds
-    (None: the stand-in).
+    (None: the stand-in). The layer of a built world is made here when it is not there yet.
 
     The stranger gets the resolver of the world, as everybody has who is not on the host itself.
     """
@@ -65,7 +65,7 @@ def machines(outside: tuple[str, ...] = (), recipe: Path | None = None) -> list[
     packages = tuple(sorted({*listed.stdout.decode().split(), *runtime}))
     return [
         MachineSpec("social", layer_packages=packages, dns=("world",)),
-        MachineSpec("world", layer_packages=WORLD_PACKAGES),
+        world_spec(say),
         MachineSpec("outside", layer_packages=("curl", "dnsutils", "openssl", *outside), dns=("world",)),
     ]
 

@@ -31,6 +31,7 @@ from mastodon_gov.lab.state import (
     try_lock,
     write_json,
 )
+from mastodon_gov.lab.world.layer import layer_name
 
 
 def make_places(state_dir: Path, name: str = "demo") -> Places:
@@ -190,7 +191,8 @@ def test_a_changed_wish_for_a_made_machine_is_refused(tmp_path: Path) -> None:
 def test_pruning_keeps_this_week_snapshots_and_whatever_is_stood_on(tmp_path: Path) -> None:
     cache, week = Cache(tmp_path), base_key()
     names = ["bases/2020w01-used", "bases/2020w02-free", f"bases/{week}", "layers/2020w01-used", "layers/mine"]
-    for name in [*names, "layers/2020w02-free", "bases/.2020w03-x.new"]:
+    names.append(f"layers/{check_name(layer_name(), 'layer name')}")
+    for name in [*names, "layers/2020w02-free", "layers/world-2020w02-free", "bases/.2020w03-x.new"]:
         (cache.root / name / "upper").mkdir(parents=True)
     (cache.root / "bases/2020w02-free.tar.zst").touch()
     write_json(cache.root / "layers/mine/layer.json", {"lowers": [str(cache.root / "bases/2020w01-used")]})
@@ -199,7 +201,7 @@ def test_pruning_keeps_this_week_snapshots_and_whatever_is_stood_on(tmp_path: Pa
     removed = cache.prune(all_labs(tmp_path))
     left = {str(p.relative_to(cache.root)) for kind in ("bases", "layers") for p in (cache.root / kind).iterdir()}
     assert left == set(names) - {"bases/2020w02-free"}
-    assert len(removed) == 4
+    assert len(removed) == 5
 
 
 def test_the_cache_is_not_removed_under_a_lab(tmp_path: Path) -> None:

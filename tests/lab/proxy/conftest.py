@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mastodon_gov.lab.state import MachineSpec
-from mastodon_gov.lab.world import WORLD_PACKAGES, build_world, services
+from mastodon_gov.lab.world import build_world, services, world_spec
 from roles.certificates import role as certificates_role
 from roles.nginx import role as nginx_role
 from tests.lab.labs import MakeLab
@@ -20,7 +20,7 @@ def bare(make_lab: MakeLab, tmp_path_factory: pytest.TempPathFactory) -> Place:
     packages = (*nginx_role.PACKAGES, *certificates_role.PACKAGES, "curl", "python3")
     social = MachineSpec("social", layer_packages=packages, dns=("world",))
     outside = MachineSpec("outside", layer_packages=("curl", "openssl", "python3"), dns=("world",))
-    lab = make_lab("proxy", [MachineSpec("world", layer_packages=WORLD_PACKAGES), social, outside])
+    lab = make_lab("proxy", [world_spec(), social, outside])
     place = Place(lab, build_world(lab, names=NAMES), tmp_path_factory.mktemp("proxy") / "told.json")
     place.trust()
     return place

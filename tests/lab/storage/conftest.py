@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mastodon_gov.lab.state import MachineSpec
-from mastodon_gov.lab.world import WORLD_PACKAGES, build_world
+from mastodon_gov.lab.world import build_world, world_spec
 from mastodon_gov.storage.client import reached
 from mastodon_gov.storage.rights import rights
 from tests.lab.labs import MakeLab
@@ -18,8 +18,7 @@ HOST_PACKAGES = ("postgresql-17", "postgresql-client-17", "pgbackrest", "msmtp-m
 @pytest.fixture(scope="session")
 def bare(make_lab: MakeLab, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """The servers, and a host with packages but without a database."""
-    world = MachineSpec("world", layer_packages=WORLD_PACKAGES)
-    lab = make_lab("storage", [world, MachineSpec("social", layer_packages=HOST_PACKAGES, dns=("world",))])
+    lab = make_lab("storage", [world_spec(), MachineSpec("social", layer_packages=HOST_PACKAGES, dns=("world",))])
     facts = build_world(lab, say=print)
     host = lab.machine("social")
     trust = "/usr/local/share/ca-certificates/lab.crt"
