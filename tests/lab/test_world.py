@@ -350,6 +350,8 @@ def test_world_survives_a_reboot(lab: Lab, world: WorldFacts, outside: Machine) 
     machine.start()
     answers = f"curl -sf --cacert {BUNDLE} https://s3.world.test/ {services.ACME_DIRECTORY} -o /dev/null -o /dev/null"
     wait_for(lambda: outside.ssh(answers, check=False).returncode == 0, 60)
+    # A gateway that was killed would be listed still, and changes wait for it.
+    assert machine.ssh("rados -p default.rgw.control listwatchers notify.0").stdout.count("watcher=") == 1
     failed = machine.ssh("systemctl is-system-running --wait", check=False).stdout.strip()
     assert failed == "running"
     assert apply(lab, prepare(lab, services.NAMES, LIFE)) == 0
