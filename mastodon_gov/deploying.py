@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class Progress:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.role, self.seconds, self.changed, self.failed = "", 0.0, 0, False
-        self.status = console.status("connecting") if console.is_terminal else None
+        self.status = console.status("checking and connecting") if console.is_terminal else None
         if self.status:
             self.status.start()
 
@@ -83,11 +84,9 @@ def run_roles(instance: Path, progress: Progress, **how: Any) -> Run:
 
 def _run(instance: Path, dry: bool, limit: str | None, verbose: int, as_json: bool) -> Run:
     console = Console(stderr=as_json, quiet=as_json, soft_wrap=True)
-    if dry:
-        nodes(instance, limit)  # wrong files get all their sentences, which pyinfra's log would not have
-    else:
-        run_checks(instance, console, limit)
-    return run_roles(instance, Progress(console), dry=dry, limit=limit, verbose=verbose)
+    # In a plan too, wrong files get all their sentences, which pyinfra's log would not have.
+    before = partial(nodes, instance, limit) if dry else partial(run_checks, instance, console, limit)
+    return run_roles(instance, Progress(console), dry=dry, limit=limit, verbose=verbose, before=before)
 
 
 def _end(run: Run, as_json: bool, verb: str) -> int:

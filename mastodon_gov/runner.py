@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,13 +52,15 @@ def run_pyinfra(  # noqa: PLR0913
     limit: str | None = None,
     verbose: int = 0,
     deploy: Path = ROOT / "deploy.py",
+    before: Callable[[], object] = lambda: None,
 ) -> Run:
-    """Deploy the instance of this directory, or (`dry`) say what a deploy would do; `seconds` is wall time.
+    """Deploy the instance of this directory, or (`dry`) say what a deploy would do; `seconds` is wall time from when
+    `before`, which runs while pyinfra loads, has ended.
 
-    Raises Refusal when pyinfra gave no report: then nothing is known, and its log says why.
+    Raises what `before` raises, and then nothing was deployed; and Refusal when pyinfra gave no report: then nothing is
+    known, and its log says why.
     """
     reader, writer = os.pipe()
-    began = time.monotonic()
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
             _words(instance, deploy, dry, limit, verbose, writer),
@@ -65,11 +68,18 @@ def run_pyinfra(  # noqa: PLR0913
             # Off, because its spinner can hang a run at "Connecting" (pyinfra-craft §3).
             env=os.environ | {"PYINFRA_PROGRESS": "off", "PYTHONPATH": str(ROOT)},
             pass_fds=(writer,),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=out,
             stderr=log,
+            bufsize=0,
         )
         os.close(writer)
+        assert process.stdin  # noqa: S101  # it is a pipe
+        with process.stdin as told:
+            before()
+            began = time.monotonic()
+            with suppress(BrokenPipeError):  # it did not even load; its log says why
+                told.write(b"begin\n")
         with os.fdopen(reader) as lines:
             hosts, commands, differences = _follow(lines, on_progress)
         code = process.wait()
@@ -82,7 +92,7 @@ def run_pyinfra(  # noqa: PLR0913
 def _words(  # noqa: PLR0913, PLR0917
     instance: Path, deploy: Path, dry: bool, limit: str | None, verbose: int, descriptor: int
 ) -> list[str]:
-    words = [sys.executable, "-m", "pyinfra", str(instance / "inventory.py"), str(deploy), "--json"]
+    words = [sys.executable, "-m", "mastodon_gov.loaded", str(instance / "inventory.py"), str(deploy), "--json"]
     words += ["--dry"] if dry else ["-y"]
     words += ["--data", f"progress_fd={descriptor}"]
     words += ["--limit", limit] if limit else []

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from mastodon_gov.runner import last_words
+import os
+from pathlib import Path
+
+import pytest
+
+from mastodon_gov.errors import Refusal
+from mastodon_gov.runner import last_words, run_pyinfra
 
 REFUSED = """\
 --> Starting operation: Backups | Make the repository
@@ -39,3 +45,32 @@ def test_a_failed_command_is_shown_from_its_operation_on() -> None:
     assert "unknown directive" in told
     assert "settled before" not in told
     assert "Disconnecting" not in told
+
+
+def nothing(_: object) -> None:
+    """No progress is looked at."""
+
+
+def test_what_fails_before_it_leaves_everything_as_it_is(tmp_path: Path) -> None:
+    """pyinfra is loaded by then, and ends without having read the inventory, which would say so."""
+    (tmp_path / "inventory.py").write_text(f"open({str(tmp_path / 'read')!r}, 'w')\n")
+
+    def unfit() -> None:
+        raise Refusal("The clock is wrong.")
+
+    with pytest.raises(Refusal, match=r"^The clock is wrong\.$") as refused:
+        run_pyinfra(tmp_path, on_progress=nothing, before=unfit)
+    os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)  # its own child; `refused` keeps it from being collected
+    assert refused
+    assert not (tmp_path / "read").exists()
+    assert run_pyinfra(tmp_path, on_progress=nothing).hosts == 0
+    assert (tmp_path / "read").exists()
+
+
+def test_a_program_that_did_not_load_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\necho No module named pyinfra >&2; exit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(broken))
+    with pytest.raises(Refusal, match="No module named pyinfra"):
+        run_pyinfra(tmp_path, on_progress=nothing)
