@@ -9,7 +9,7 @@ from pyinfra import host
 from mastodon_gov.instance import Node
 from roles.backups.backup_set import backup_set
 from roles.backups.role import backups
-from roles.base.role import base
+from roles.base.role import base, base_after_all
 from roles.certificates.role import certificates, issue
 from roles.firewall.role import firewall
 from roles.lib.lock import deploy_lock
@@ -54,3 +54,4 @@ if "proxy" in node.groups:
     issue(node)
 if "database" in node.groups:
     backup_set(node, Path(host.data.directory))
+base_after_all(node)

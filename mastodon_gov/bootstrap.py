@@ -86,6 +86,8 @@ def prepare(  # noqa: PLR0913, PLR0917
     words += ["-o", "StrictHostKeyChecking=yes", *(["-i", str(key), "-o", "IdentitiesOnly=yes"] if key else [])]
     # The script travels as the command, the keys on stdin; neither is a secret.
     become = [] if user == "root" else ["sudo", "-n"]
+    proxy = instance.network.http_proxy
+    become += ["env", f"http_proxy={proxy}", f"https_proxy={proxy}"] if proxy else []
     words += [f"{user}@{addresses[0]}", *become, "sh", "-c", f"'{_quoted(SCRIPT)}'"]
     done = _run(words, "\n".join(instance.access.deploy_keys) + "\n")
     if done.returncode or not done.stdout.endswith("ready\n"):

@@ -224,7 +224,9 @@ def answer(url: str, trusted: list[str], proxy: str) -> dict[str, object]:
 def package_sources() -> list[str]:
     """Addresses that apt asks first. Without its caches, or apt-get would write them."""
     caches = ("-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=")
-    text = output("apt-get", *caches, "indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages")
+    # By itself it names only sources that `apt-get update` has read, and a new host has read none.
+    asked = ("indextargets", "--no-release-info", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages")
+    text = output("apt-get", *caches, *asked)
     rows = sorted({tuple(line.split()) for line in text.splitlines() if line})
     return [f"{base.rstrip('/')}/dists/{release}/InRelease" for base, release in rows]
 
@@ -234,10 +236,10 @@ def apt_proxy(scheme: str) -> str:
     return output("apt-config", "shell", "P", f"Acquire::{scheme}::Proxy").strip().partition("=")[2].strip("'")
 
 
-def packages(trusted: list[str]) -> dict[str, dict[str, object]]:
-    """The answer of every source of packages."""
+def packages(trusted: list[str], proxy: str) -> dict[str, dict[str, object]]:
+    """The answer of every source of packages; through `proxy`, of which a deploy tells apt, or as apt asks now."""
     return {
-        url: answer(url, trusted, apt_proxy(url.partition(":")[0]) or os.environ.get("http_proxy", ""))
+        url: answer(url, trusted, proxy or apt_proxy(url.partition(":")[0]) or os.environ.get("http_proxy", ""))
         for url in package_sources()
     }
 
@@ -274,7 +276,7 @@ def outside(asked: dict[str, Any]) -> dict[str, object]:
     trusted = asked["trusted_ca"]
     with ThreadPoolExecutor(max_workers=8) as pool:
         resolved = pool.submit(tried, names, asked["names"])
-        sources = pool.submit(tried, packages, trusted)
+        sources = pool.submit(tried, packages, trusted, asked["packages"])
         servers = {
             name: pool.submit(tried, answer, each["url"], trusted, each["proxy"])
             for name, each in asked["servers"].items()

@@ -26,7 +26,8 @@ def questions(node: Node) -> dict[str, Any]:
     if acme := instance.certificates.acme:
         inside = (urlsplit(acme.directory).hostname or "") in instance.addresses
         servers["certificates"] = {"url": acme.directory, "proxy": "" if inside else instance.network.http_proxy or ""}
-    return {"names": sorted(names), "servers": servers, "trusted_ca": list(instance.trusted_ca)}
+    proxy = instance.network.http_proxy or ""
+    return {"names": sorted(names), "servers": servers, "packages": proxy, "trusted_ca": list(instance.trusted_ca)}
 
 
 def outside_findings(subject: Subject, seen: dict[str, Any]) -> list[Finding]:

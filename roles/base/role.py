@@ -7,7 +7,7 @@ from roles.base.passwords import passwords
 from roles.base.system import mended
 from roles.lib import deploy
 from roles.lib.accounts import Account, accounts
-from roles.lib.files import Directory, Entry, ManagedFile
+from roles.lib.files import Directory, Entry, ManagedFile, managed_files
 from roles.lib.live import live
 from roles.lib.packages import LEFT, packages
 from roles.lib.render import FACTS, facts_program, facts_roles, managed, program
@@ -38,9 +38,10 @@ SERVICES = [
     Account("mfg-drill", "/var/lib/mfg-drill", ("postgres",)),
 ]
 FACTS_PARTS = ("facts_lib.py", "facts_people.py", "facts_services.py")
+# What apt is told, also of the web proxy; where that is the only way out, nothing could be installed before.
+APT = "/etc/apt/apt.conf.d/60-mfg"
 # Laid out like their templates, readable by everybody.
 PLAIN = (
-    "/etc/apt/apt.conf.d/60-mfg",
     "/etc/chrony/chrony.conf",
     "/etc/logrotate.d/alternatives",
     "/etc/logrotate.d/dpkg",
@@ -95,8 +96,20 @@ def files(node: Node) -> list[Entry]:
 @deploy("Base")
 def base(node: Node) -> None:
     """Packages first: the files of one may not exist before it. What making accounts spoils is mended after it."""
+    managed_files(name="Tell apt its way", entries=[managed(f"base{APT}", APT, node)])
     packages(name="Install packages", names=PACKAGES)
     accounts(name="Settle people", wanted=[*SERVICES, *people(node)], groups=GROUPS, only=("mfg-admin", "mfg-audit"))
     settle(files=files(node), units_=UNITS)
     passwords(node)
+    mend(node)
+
+
+@deploy("Base, once more")
+def base_after_all(node: Node) -> None:
+    """Packages that other roles installed bring files and logs of their own."""
+    mend(node)
+
+
+def mend(node: Node) -> None:
+    """What others have changed, in this run too."""
     live(name="Mend what others have changed", wanted=[LEFT, *mended(node)])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pyinfra import host
 from pyinfra.api import FactBase, QuoteString, StringCommand, operation
 
 from roles.lib import Commands
+from roles.lib.progress import tell_difference
+from roles.lib.seen import seen
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,10 @@ def _line(look: str) -> str:
 @operation()
 def live(wanted: list[Live]) -> Commands:
     """Mend what differs; a mend that does not hold is a failure, or every later run would mend it again."""
-    seen = host.get_fact(Looks, looks=[each.look for each in wanted])
-    for each, found in zip(wanted, seen, strict=True):
+    looked = seen(Looks, looks=[each.look for each in wanted])
+    for each, found in zip(wanted, looked, strict=True):
         if found != f"= {each.wanted}".rstrip():
+            tell_difference(f"{each.what}: found {found[2:200]!r}, to be {each.wanted!r}")
             failed = f"{each.what}: it is still not {each.wanted!r}. Look at it with: {each.look}"
             same = f'[ "$(echo $({{ {each.look}; }} 2>/dev/null))" = "$1" ]'
             # An operation before this one may have mended it.
