@@ -25,7 +25,7 @@ UNITS = [Unit("mfg-drill.service", run=False), Unit(TIMER, reads=(f"{SYSTEM}/{TI
 PROBES = [("1.1.1.1", 443), ("127.0.0.1", 6379), ("127.0.0.1", 3000)]
 MODULES = tuple(
     f"{name}.py"
-    for name in "catalogue choice egress held recovery rehearsal ruins state switching unsent verify".split()
+    for name in "beside catalogue choice egress held recovery rehearsal ruins state switching unsent verify".split()
 )
 
 

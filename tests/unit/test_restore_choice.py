@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from roles.restore.files import catalogue, choice, recovery, restore
+from roles.restore.files import beside, catalogue, choice, recovery
 from roles.restore.files.catalogue import Refused, Target
 
 LATEST = Target("latest")
@@ -180,9 +180,9 @@ def test_a_damaged_backup_is_got_around(
 
     copy = recovery.Copy(tmp_path / "data", tmp_path, tmp_path / "log", "nobody", "none.service")
     state: Any = SimpleNamespace(kept={"label": "d"}, target=LATEST, save=lambda: None)
-    monkeypatch.setattr(restore, "COPY", copy)
+    monkeypatch.setattr(beside, "COPY", copy)
     monkeypatch.setattr(recovery, "fetch", fetch)
-    restore.fetched(state, ["d", "b", "a"])
+    beside.fetched(state, ["d", "b", "a"])
     assert (state.kept["label"], tuple(state.kept.get("damaged", ())), tried[-1]) == (taken, bad, taken)
 
 
@@ -190,7 +190,7 @@ def test_where_all_are_damaged_the_sentence_stays(tmp_path: Path, monkeypatch: p
     """And a store that is away is no damage: no other backup is tried."""
     state: Any = SimpleNamespace(kept={"label": "d"}, target=LATEST, save=lambda: None)
     copy = recovery.Copy(tmp_path / "data", tmp_path, tmp_path / "log", "nobody", "none.service")
-    monkeypatch.setattr(restore, "COPY", copy)
+    monkeypatch.setattr(beside, "COPY", copy)
     monkeypatch.setattr(catalogue, "configured", lambda: ("gov", {}))
     monkeypatch.setattr(recovery, "pgbackrest", lambda *_: ["pgbackrest"])
     monkeypatch.setattr("shutil.chown", lambda *_, **__: None)
@@ -198,5 +198,5 @@ def test_where_all_are_damaged_the_sentence_stays(tmp_path: Path, monkeypatch: p
         done = SimpleNamespace(returncode=code, stderr=f"ERROR: [{code:03}]")
         monkeypatch.setattr(recovery, "as_user", lambda *_, done=done, **__: done)
         with pytest.raises(Refused, match=f"The backup {left} cannot be restored"):
-            restore.fetched(state, ["d", "b", "a"])
+            beside.fetched(state, ["d", "b", "a"])
         assert state.kept["label"] == left

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from roles.restore.files import held, recovery, restore, state, switching
+from roles.restore.files import beside, held, recovery, restore, state, switching
 from roles.restore.files.catalogue import Refused, Target
 from roles.restore.files.recovery import Copy
 from roles.restore.files.state import State
@@ -28,7 +28,7 @@ def told() -> list[str]:
 def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]) -> Left:
     """A state with these steps done; nothing of the host is touched."""
     monkeypatch.setattr(state, "STATE", tmp_path / "restore.json")
-    monkeypatch.setattr(restore, "COPY", Copy(tmp_path / "b", tmp_path / "r", tmp_path / "l", "p", "u"))
+    monkeypatch.setattr(beside, "COPY", Copy(tmp_path / "b", tmp_path / "r", tmp_path / "l", "p", "u"))
     monkeypatch.setattr(switching, "CURRENT", tmp_path / "release")
     monkeypatch.setattr(switching, "MAIN", tmp_path / "main")
     for name in ("main", "main.before", "release"):
@@ -50,13 +50,13 @@ def test_a_copy_that_is_dropped_leaves_nothing_held(left: Left, told: list[str])
     through. Also where the hold was killed before it was written down."""
     for done in (("verify", "hold"), ("verify",)):
         told.clear()
-        restore.drop(left(*done, before="/main.before"))
+        beside.drop(left(*done, before="/main.before"))
         assert told == ["copy stopped", "let through", "application started"]
         assert not state.STATE.exists()
 
 
 def test_a_copy_that_was_only_looked_at_is_dropped_without_a_restart(left: Left, told: list[str]) -> None:
-    restore.drop(left("verify"))
+    beside.drop(left("verify"))
     assert told == ["copy stopped"]
 
 
@@ -74,18 +74,18 @@ def test_an_old_copy_of_the_newest_moment_is_not_handed_out_as_the_newest(
     finished.kept["done"]["verify"]["result"] = {"moment": "2026-12-01 06:56:10+00:00", "lost": {"statuses": 9}}
     if refusal:
         with pytest.raises(Refused, match=rf"it ends at 2026-12-01 06:56:10\+00:00, and the .*{refusal}.*--drop"):
-            restore.counted_anew(finished, newer is not None)
+            beside.counted_anew(finished, newer is not None)
     else:
-        restore.counted_anew(finished, True)
+        beside.counted_anew(finished, True)
     finished.kept["target"] = {"kind": "time", "value": "2026-12-01 06:56:10+00"}
-    restore.counted_anew(finished, newer is not None)
+    beside.counted_anew(finished, newer is not None)
     assert State().kept["done"]["verify"]["result"]["lost"] == (newer or {})
 
 
 def test_once_the_application_was_stopped_the_copy_is_not_dropped(left: Left, told: list[str]) -> None:
     begun = left("verify", "hold", "stop-application", before="/main.before")
     with pytest.raises(Refused, match="The switch has begun"):
-        restore.drop(begun)
+        beside.drop(begun)
     assert (told, state.STATE.exists()) == ([], True)
 
 
@@ -93,7 +93,7 @@ def test_once_the_application_was_stopped_the_copy_is_not_dropped(left: Left, to
 def steps(monkeypatch: pytest.MonkeyPatch, told: list[str]) -> None:
     """The steps only say what they would do, and with which two directories; as many posts are newer as a moment has
     seconds since 1970."""
-    monkeypatch.setattr(restore, "running", lambda: True)
+    monkeypatch.setattr(beside, "running", lambda: True)
     monkeypatch.setattr(switching, "newer_rows", lambda when: {"statuses": int(when)})
 
     def named(copy: Copy, aside: Path, target: Target, empty: bool, back: bool) -> Iterator[tuple[str, Any]]:
@@ -141,9 +141,9 @@ def test_a_switch_has_no_step_of_the_way_back(left: Left, told: list[str]) -> No
 def test_nothing_else_begins_on_the_way_back(left: Left) -> None:
     under_way = left("hold", before="/main.before", back="/main.given-up")
     with pytest.raises(Refused, match="The switch has begun"):
-        restore.drop(under_way)
+        beside.drop(under_way)
     with pytest.raises(Refused, match="restore --back"):
-        restore.beside(under_way, under_way.target)
+        beside.restored(under_way, under_way.target)
     with pytest.raises(Refused, match="is not finished"):
         restore.sign_off(under_way)
 

@@ -57,6 +57,11 @@ class State:
         return done[name]["result"]
 
     @property
+    def summary(self) -> dict[str, Any]:
+        """What a person needs to decide."""
+        return {"state": bool(self.kept), **self.kept}
+
+    @property
     def target(self) -> Target:
         """What the restore under way is to reach."""
         return Target(**self.kept["target"])
