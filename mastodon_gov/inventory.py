@@ -71,6 +71,11 @@ def read_groups(directory: Path, hosts: Mapping[str, Iterable[str]]) -> dict[str
     named = {group: list(names) for group, names in hosts.items()}
     if unknown := [group for group in named if group not in GROUPS]:
         raise WrongUsage(f"inventory.py: found the group {unknown[0]}. Allowed: {', '.join(GROUPS)}. Rename it.")
+    if len(hosts_ := sorted({name for names in named.values() for name in names})) > 1:
+        raise WrongUsage(
+            f"inventory.py: found the hosts {', '.join(hosts_)}. Allowed: one host, which carries every group: database "
+            "and Redis listen to nobody outside it, so parts on other hosts would not find them. Name one."
+        )
     instance = load(directory)
     found = secrets.read(directory, identity_path(directory))
     if instance.backups.second and instance.backups.second.endpoint and not found.object_storage.second:

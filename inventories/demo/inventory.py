@@ -2,7 +2,7 @@
 
 from mastodon_gov.inventory import groups
 
-# One host carries everything. To grow, list other hosts: "database": ["db1"].
+# One host carries everything, and stands in every group.
 # Addresses of the hosts stand in addresses.yaml; a host not listed there is looked up by its name.
 globals().update(
     groups(

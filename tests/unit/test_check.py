@@ -330,7 +330,7 @@ WRITTEN = {
     "the endpoint": ("instance.yaml", "https://s3.world.test", "https://s3.world.test:8443"),
     "the media name": ("instance.yaml", "media: files.", "media: pictures."),
     "an address": ("addresses.yaml", "s3.world.test: [10.99.0.12]", "s3.world.test: [10.99.0.13]"),
-    "a host": ("inventory.py", '"redis": ["social"]', '"redis": ["social", "more"]'),
+    "a group": ("inventory.py", '"redis": ["social"],', ""),
 }
 
 

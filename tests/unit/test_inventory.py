@@ -67,10 +67,16 @@ def test_a_host_without_listed_address_is_reached_by_name(directory: Path) -> No
     assert found["database"][0][1]["ssh_hostname"] == "db1.agency.test"
 
 
-def test_each_host_knows_its_own_groups(directory: Path) -> None:
-    found = inventory.read_groups(directory, {"database": ["db"], "redis": ["db"], "mastodon": ["app", "more"]})
+def test_a_host_knows_its_groups(directory: Path) -> None:
+    found = inventory.read_groups(directory, {"database": ["one"], "redis": ["one"], "mastodon": ["one"]})
     node = {name: data["node"].groups for hosts in found.values() for name, data in hosts}
-    assert node == {"db": {"database", "redis"}, "app": {"mastodon"}, "more": {"mastodon"}}
+    assert node == {"one": {"database", "redis", "mastodon"}}
+
+
+def test_parts_that_would_not_find_each_other_are_refused(directory: Path) -> None:
+    """PostgreSQL and Redis listen on the host alone: a deploy would end in the middle of it."""
+    with pytest.raises(Refusal, match=r"found the hosts app, db\. Allowed: one host, which carries every group"):
+        inventory.read_groups(directory, {"database": ["db"], "redis": ["db"], "mastodon": ["app"]})
 
 
 def test_an_unknown_group_is_refused(directory: Path) -> None:
