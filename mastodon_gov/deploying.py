@@ -84,9 +84,9 @@ def run_roles(instance: Path, progress: Progress, **how: Any) -> Run:
 
 def _run(instance: Path, dry: bool, limit: str | None, verbose: int, as_json: bool) -> Run:
     console = Console(stderr=as_json, quiet=as_json, soft_wrap=True)
-    # In a plan too, wrong files get all their sentences, which pyinfra's log would not have.
-    before = partial(nodes, instance, limit) if dry else partial(run_checks, instance, console, limit)
-    return run_roles(instance, Progress(console), dry=dry, limit=limit, verbose=verbose, before=before)
+    nodes(instance, limit)  # wrong files get all their sentences, and no program is started for them
+    how: dict[str, Any] = {} if dry else {"before": partial(run_checks, instance, console, limit)}
+    return run_roles(instance, Progress(console), dry=dry, limit=limit, verbose=verbose, **how)
 
 
 def _end(run: Run, as_json: bool, verb: str) -> int:

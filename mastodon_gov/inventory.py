@@ -73,7 +73,7 @@ def read_groups(directory: Path, hosts: Mapping[str, Iterable[str]]) -> dict[str
         raise WrongUsage(f"inventory.py: found the group {unknown[0]}. Allowed: {', '.join(GROUPS)}. Rename it.")
     if len(hosts_ := sorted({name for names in named.values() for name in names})) > 1:
         raise WrongUsage(
-            f"inventory.py: found the hosts {', '.join(hosts_)}. Allowed: one host, which carries every group: database "
+            f"inventory.py: found the hosts {', '.join(hosts_)}. Allowed: one host, in every group: database "
             "and Redis listen to nobody outside it, so parts on other hosts would not find them. Name one."
         )
     instance = load(directory)

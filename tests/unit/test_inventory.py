@@ -75,7 +75,7 @@ def test_a_host_knows_its_groups(directory: Path) -> None:
 
 def test_parts_that_would_not_find_each_other_are_refused(directory: Path) -> None:
     """PostgreSQL and Redis listen on the host alone: a deploy would end in the middle of it."""
-    with pytest.raises(Refusal, match=r"found the hosts app, db\. Allowed: one host, which carries every group"):
+    with pytest.raises(Refusal, match=r"found the hosts app, db\. Allowed: one host, in every group"):
         inventory.read_groups(directory, {"database": ["db"], "redis": ["db"], "mastodon": ["app"]})
 
 
