@@ -52,7 +52,7 @@ clean:
 
 setup: $(VENV)/ready
 
-$(VENV)/ready: requirements.txt pyproject.toml
+$(VENV)/ready: requirements.txt requirements-schemas.txt pyproject.toml
 	@./setup.sh "$(DEBIAN)" "$(VENV)" "$(WHEELHOUSE)"
 
 # The Python packages for a machine without internet, in OUT=DIR; there: make demo WHEELHOUSE=DIR (docs/it-team/offline.md).

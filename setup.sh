@@ -35,5 +35,6 @@ if [ -n "$wheelhouse" ]; then
   pip() { "$venv/bin/pip" --isolated "$@" --no-index --find-links "$wheelhouse"; }
 fi
 pip install -q --disable-pip-version-check --require-hashes -r requirements.txt
+pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements-schemas.txt
 pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 touch "$venv/ready"

@@ -1,6 +1,6 @@
 #!/bin/sh
 # wheelhouse.sh PIP DIRECTORY: the locked Python dependencies as wheels, for control nodes without internet. For the
-# Pythons of Debian 12 and 13 and both processors; every file has a hash in requirements.txt. A wheel that the package
+# Pythons of Debian 12 and 13 and both processors; every file has a hash in requirements*.txt. A wheel that the package
 # index lacks is named, and the rest is fetched all the same.
 set -u
 pip=$1 directory=$2
@@ -15,7 +15,7 @@ for python in 3.11 3.13; do
       set -- "$@" --platform "${libc}_$processor"
     done
     if said=$("$pip" download -q --disable-pip-version-check --require-hashes --no-deps --only-binary=:all: \
-      -r requirements.txt -d "$directory" "$@" 2>&1); then
+      -r requirements.txt -r requirements-schemas.txt -d "$directory" "$@" 2>&1); then
       echo "wheels for Python $python on $processor: complete"
     else
       failed=1
@@ -23,6 +23,6 @@ for python in 3.11 3.13; do
     fi
   done
 done
-cp requirements.txt "$directory/"
+cp requirements*.txt "$directory/"
 echo "$(find "$directory" -name '*.whl' | wc -l) wheels, $(du -sm "$directory" | cut -f1) MB in $directory"
 exit $failed
