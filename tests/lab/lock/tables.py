@@ -22,6 +22,8 @@ ALTER TABLE oauth_access_tokens ADD FOREIGN KEY (resource_owner_id) REFERENCES u
 CREATE MATERIALIZED VIEW account_summaries AS SELECT id AS account_id FROM accounts;
 CREATE MATERIALIZED VIEW global_follow_recommendations AS SELECT id AS account_id FROM accounts;
 CREATE MATERIALIZED VIEW instances AS SELECT DISTINCT domain FROM accounts;
+CREATE UNIQUE INDEX ON account_summaries (account_id);
+CREATE UNIQUE INDEX ON global_follow_recommendations (account_id);
 CREATE UNIQUE INDEX ON instances (domain);
 """
 

@@ -286,6 +286,13 @@ OWNER_DDL = {
     "in a view's refresh": "CREATE FUNCTION off() RETURNS int LANGUAGE plpgsql AS 'BEGIN ALTER TABLE public.users "
     "DISABLE TRIGGER gov_users_check; RETURN 1; END'; CREATE MATERIALIZED VIEW v AS SELECT public.off() WITH NO DATA; "
     "REFRESH MATERIALIZED VIEW v",
+    "in a view's refresh beside its readers": "CREATE FUNCTION off() RETURNS int LANGUAGE sql AS 'SELECT 1'; "
+    "CREATE MATERIALIZED VIEW v AS SELECT public.off() AS n; CREATE UNIQUE INDEX ON v (n); CREATE OR REPLACE FUNCTION "
+    "off() RETURNS int LANGUAGE plpgsql AS 'BEGIN ALTER TABLE public.users DISABLE TRIGGER gov_users_check; RETURN 1; "
+    "END'; REFRESH MATERIALIZED VIEW CONCURRENTLY v",
+    "behind the order of such a refresh": "CREATE TEMP TABLE mine (); DO $$ BEGIN EXECUTE format('CREATE TEMP TABLE "
+    "%s.pg_temp_1_2 (tid pg_catalog.tid); ALTER TABLE users DISABLE TRIGGER USER', pg_my_temp_schema()::regnamespace);"
+    " END $$",
     "in a function": "CREATE FUNCTION off() RETURNS void SECURITY DEFINER LANGUAGE plpgsql AS "
     "'BEGIN ALTER TABLE users DISABLE TRIGGER USER; END'; SELECT off()",
 }
