@@ -71,9 +71,10 @@ def read_groups(directory: Path, hosts: Mapping[str, Iterable[str]]) -> dict[str
     named = {group: list(names) for group, names in hosts.items()}
     if unknown := [group for group in named if group not in GROUPS]:
         raise WrongUsage(f"inventory.py: found the group {unknown[0]}. Allowed: {', '.join(GROUPS)}. Rename it.")
-    if len(hosts_ := sorted({name for names in named.values() for name in names})) > 1:
+    member = {name: frozenset(g for g in named if name in named[g]) for names in named.values() for name in names}
+    if len(member) > 1:
         raise WrongUsage(
-            f"inventory.py: found the hosts {', '.join(hosts_)}. Allowed: one host, in every group: database "
+            f"inventory.py: found the hosts {', '.join(sorted(member))}. Allowed: one host, in every group: database "
             "and Redis listen to nobody outside it, so parts on other hosts would not find them. Name one."
         )
     instance = load(directory)
@@ -84,7 +85,6 @@ def read_groups(directory: Path, hosts: Mapping[str, Iterable[str]]) -> dict[str
             "its key with `mastodon-gov secrets edit`."
         )
     release = selected(instance, directory)
-    member = {name: frozenset(g for g in named if name in named[g]) for names in named.values() for name in names}
     data = {}
     for name, of in member.items():
         node = Node(

@@ -20,13 +20,12 @@ def server_names(instance: Instance) -> list[str]:
 
 def questions(node: Node) -> dict[str, Any]:
     """Names to resolve and servers to ask; no secrets. The mail relay is tried by a program of its own."""
-    instance = node.instance
+    instance, proxy = node.instance, node.instance.network.http_proxy or ""
     names = {*server_names(instance), *instance.public_names, instance.domain.handle}
     servers = {"object storage": {"url": instance.object_storage.endpoint, "proxy": ""}}
     if acme := instance.certificates.acme:
         inside = (urlsplit(acme.directory).hostname or "") in instance.addresses
-        servers["certificates"] = {"url": acme.directory, "proxy": "" if inside else instance.network.http_proxy or ""}
-    proxy = instance.network.http_proxy or ""
+        servers["certificates"] = {"url": acme.directory, "proxy": "" if inside else proxy}
     return {"names": sorted(names), "servers": servers, "packages": proxy, "trusted_ca": list(instance.trusted_ca)}
 
 

@@ -39,6 +39,11 @@ rm /usr/sbin/policy-rc.d
 """
 
 
+def packages_layer(packages: Sequence[str]) -> str:
+    """The name of this week's layer with these packages."""
+    return layer_key(base_key() + INSTALL, packages)
+
+
 @dataclass(frozen=True)
 class Builder:
     """Makes what a lab lacks; the caller holds the lab's lock."""
@@ -98,7 +103,7 @@ class Builder:
         for package in packages:
             if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", package):
                 raise Refusal(f"{package!r} is not the name of a Debian package. Correct layer_packages.")
-        name = layer_key(base_key() + INSTALL, packages)
+        name = packages_layer(packages)
         with self.phase(f"layer {name} with {len(packages)} packages"), self.cache.layer_lock(name):
             if not self.cache.has_layer(name):
                 self._build_layer(name, packages)

@@ -54,7 +54,7 @@ def phase(say: Say, what: str) -> Iterator[None]:
     say(f"{time.monotonic() - began:6.1f} s  {what}")
 
 
-def machines(outside: tuple[str, ...] = (), recipe: Path | None = None, say: Say = print) -> list[MachineSpec]:
+def machines(outside: tuple[str, ...] = (), recipe: Path | None = None) -> list[MachineSpec]:
     """The demo's machines, each from a layer that holds its packages already, also those of what `recipe` builds
     (None: the stand-in). The layer of a built world is made here when it is not there yet.
 
@@ -65,7 +65,7 @@ def machines(outside: tuple[str, ...] = (), recipe: Path | None = None, say: Say
     packages = tuple(sorted({*listed.stdout.decode().split(), *runtime}))
     return [
         MachineSpec("social", layer_packages=packages, dns=("world",)),
-        world_spec(say),
+        world_spec(print),
         MachineSpec("outside", layer_packages=("curl", "dnsutils", "openssl", *outside), dns=("world",)),
     ]
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import pytest
 
 from mastodon_gov.bootstrap import prepare
 from mastodon_gov.instance.load import load
-from mastodon_gov.lab.demo import bring_up, machines
+from mastodon_gov.lab.demo import bring_up
 from mastodon_gov.lab.state import MachineSpec
-from mastodon_gov.lab.world import build_world, services
+from mastodon_gov.lab.world import build_world, services, world_spec
 from tests.lab.deployed import Deployed, copy_instance, wait_for
+from tests.lab.edits import edited
 from tests.lab.labs import MakeLab
 
 pytestmark = pytest.mark.long
@@ -33,11 +35,10 @@ print(r.build_opener(r.ProxyHandler(way)).open(url, timeout=20).status)
 
 
 @pytest.fixture(scope="module")
-def proxied(make_lab: MakeLab, tmp_path_factory: pytest.TempPathFactory) -> Deployed:
+def proxied(make_lab: MakeLab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     """No package of ours on `social`, no route out of its network, and a proxy that only the instance knows."""
-    world = next(spec for spec in machines() if spec.name == "world")
     gateway = MachineSpec("gateway", layer_packages=("tinyproxy-bin",), dns=("world",))
-    lab = make_lab("proxied", [MachineSpec("social", dns=("world",)), world, gateway])
+    lab = make_lab("proxied", [MachineSpec("social", dns=("world",)), world_spec(), gateway])
     demo = bring_up(lab, copy_instance(tmp_path_factory.mktemp("proxied")), print, first_contact=False)
     build_world(lab, names=services.NAMES | {"gateway": (PROXY,)})
     lab.machine("gateway").ssh(
@@ -52,12 +53,10 @@ def proxied(make_lab: MakeLab, tmp_path_factory: pytest.TempPathFactory) -> Depl
     with (demo.directory / "addresses.yaml").open("a") as file:
         gateway_at = lab.machine("gateway")
         file.write(f"{PROXY}: {json.dumps([gateway_at.address4, gateway_at.address6])}\n")
-    text = (demo.directory / "instance.yaml").read_text()
-    (demo.directory / "instance.yaml").write_text(
-        text.replace("network:\n", f"network:\n  http_proxy: http://{PROXY}:{PORT}\n", 1)
-    )
-    prepare(load(demo.directory), demo.directory, "social", "root", lab.root_key, None)
-    return Deployed(demo)
+    at = Deployed(demo)
+    with edited(at, "network:\n", f"network:\n  http_proxy: http://{PROXY}:{PORT}\n"):
+        prepare(load(at.directory), at.directory, "social", "root", lab.root_key, None)
+        yield at
 
 
 def asked(proxied: Deployed, user: str, way: str) -> str:

@@ -104,7 +104,7 @@ def fetched(state: State, labels: list[str]) -> None:
             older = [label for label in labels if label < state.kept["label"]]
             if not older:
                 raise
-            told = f"backup {state.kept['label']} cannot be restored; now the one before it, {older[0]}"
+            told = f"The backup {state.kept['label']} cannot be restored; now the one before it, {older[0]}"
             print(f"... {told}", file=sys.stderr, flush=True)
             state.kept.setdefault("damaged", []).append(state.kept["label"])
             state.kept["label"] = older[0]

@@ -83,7 +83,7 @@ def test_a_damaged_backup_is_got_around(doomed: Deployed, known: Staff) -> None:
         put(writer, key, flipped(writer.get_object(Bucket=BUCKET, Key=key)["Body"].read()))
     done = doomed.cli("restore", "--to", "latest", "--json", timeout=1500)
     told = json.loads(done.stdout)
-    assert f"backup {label} cannot be restored" in done.stderr
+    assert f"The backup {label} cannot be restored" in done.stderr
     assert (told["damaged"], told["label"] < label) == ([label], True)
     assert told["done"]["verify"]["result"]["counts"]["statuses"] == int(doomed.sql("select count(*) from statuses"))
     assert {before, after} <= set(doomed.sql("select id from statuses").split())
