@@ -100,15 +100,19 @@ class Cache:
         return [self.layer(name) / "upper", *map(Path, json.loads(record.read_text())["lowers"])]
 
     def keep(self, upper: Path, name: str, lowers: Sequence[Path]) -> None:
-        """Copy a stopped machine's upper directory into the cache, without what makes it that machine."""
+        """Copy a stopped machine's upper directory into the cache, without what makes it that machine.
+
+        And without when its timers ran: for a new machine they would be overdue, and all of them would run at once.
+        """
         final = self.layer(name)
         draft = final.with_name(f".{name}.new")
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         # cp, because shutil does not know the overlay's white-outs and trusted attributes
         subprocess.run(["cp", "-a", "--reflink=auto", str(upper), str(draft / "upper")], check=True)
-        for path in (draft / "upper").glob("etc/ssh/ssh_host_*"):
-            path.unlink()
+        for pattern in ("etc/ssh/ssh_host_*", "var/lib/systemd/timers/stamp-*"):
+            for path in (draft / "upper").glob(pattern):
+                path.unlink()
         write_json(draft / "layer.json", {"lowers": [str(p) for p in lowers]})
         shutil.rmtree(final, ignore_errors=True)
         draft.rename(final)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pyinfra import host
@@ -24,10 +23,13 @@ CONF = "/etc/ceph/ceph.conf"
 SITE = "/etc/nginx/conf.d/60-mfg-radosgw.conf"
 PROGRAM = "/usr/local/lib/mastodon-gov/ceph-one-host"
 DAEMONS = ("ceph-mon@a.service", "ceph-osd@0.service", "ceph-mgr@a.service", "ceph-radosgw@rgw.a.service")
-# The gateway stops before what it stores in, and by one hand. Otherwise it stays enrolled there as a listener, and
+# What stops before what. The OSD tells the monitor that it goes: otherwise the gateway looks for it, for 15 s after the
+# next boot, where it was. The gateway stops first, and by one hand: otherwise it stays enrolled there as a listener, and
 # whatever changes within half a minute of the next boot waits for an answer from it (RADOS' notify).
-ORDER = "/etc/systemd/system/ceph-radosgw@rgw.a.service.d/60-mfg.conf"
-ORDERED = "[Unit]\nAfter=ceph-mon@a.service ceph-osd@0.service\n"
+ORDER = {
+    "ceph-osd@0": "ceph-mon@a.service",
+    "ceph-radosgw@rgw.a": "ceph-mon@a.service ceph-osd@0.service",
+}
 # Dependencies of Ceph's packages that fail at every boot or every ten minutes on a host without their hardware or key.
 # The last is the same daemon again, for SysV: it kills the gateway while systemd lets it end.
 USELESS = [Unit(f"{name}.service", masked=True) for name in ("nvmf-autoconnect", "ceph-crash", "radosgw")]
@@ -68,11 +70,15 @@ def files(storage: Storage) -> list[Entry]:
         ManagedFile(CONF, text("radosgw/ceph.conf", name=storage.name, size=storage.size)),
         Directory("/usr/local/lib/mastodon-gov"),
         program("radosgw", "ceph_one_host.py", PROGRAM),
-        Directory(str(Path(ORDER).parent)),
-        ManagedFile(ORDER, ORDERED),
+        *(entry for unit, first in ORDER.items() for entry in _drop_in(unit, first)),
         ManagedFile(SITE, site),
         Absent("/etc/nginx/sites-enabled/default"),
     ]
+
+
+def _drop_in(unit: str, first: str) -> list[Entry]:
+    directory = f"/etc/systemd/system/{unit}.service.d"
+    return [Directory(directory), ManagedFile(f"{directory}/60-mfg.conf", f"[Unit]\nAfter={first}\n")]
 
 
 def running(storage: Storage) -> list[Unit]:
