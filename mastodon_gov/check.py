@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +64,19 @@ def examine(
     chosen = nodes(directory, limit)
     found, asking = [], everything or not is_checked(instance, directory)
     whole = asking
-    for node in chosen:
-        of_host, fresh = _examine_host(node, directory, asking, offset, send)
-        found += of_host
-        whole = whole or fresh
-    if whole:
-        found += [_release(chosen[0]), *_storage(chosen[0])]
+    with ThreadPoolExecutor() as pool:  # what is asked from here takes as long as what the host is asked
+
+        def elsewhere() -> tuple[Future[Finding], Future[list[Finding]]]:
+            return pool.submit(_release, chosen[0]), pool.submit(_storage, chosen[0])
+
+        asked = elsewhere() if asking else None
+        for node in chosen:
+            of_host, fresh = _examine_host(node, directory, asking, offset, send)
+            found += of_host
+            whole = whole or fresh
+        if whole:
+            release, storage = asked or elsewhere()
+            found += [release.result(), *storage.result()]
     if whole and not (everything or limit) and all(each.lets_begin for each in found):
         keep_checked(instance, directory)
     return found

@@ -13,7 +13,6 @@ from typing import Any
 import click
 from rich.console import Console
 
-from mastodon_gov.check import refuse_unfit
 from mastodon_gov.inventory import nodes
 from mastodon_gov.runner import Run, last_words, run_pyinfra
 
@@ -66,6 +65,8 @@ class Progress:
 
 def run_checks(instance: Path, console: Console, limit: str | None = None) -> None:
     """The checks before a deploy, as its first line. Raises Refusal when one fails."""
+    from mastodon_gov.check import refuse_unfit  # a quarter of a second, while pyinfra loads as well
+
     began = time.monotonic()
     checks = refuse_unfit(instance, limit=limit)
     console.print(f"{'Check':<20} {f'{checks} passed':<14} {time.monotonic() - began:6.1f} s", highlight=False)
