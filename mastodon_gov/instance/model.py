@@ -56,6 +56,17 @@ class Owner(Part):
     """The owner's mail address, within a domain of organisations.yaml."""
 
 
+class Officers(Part):
+    """Who answers for the instance beside its owner: people or offices, by mail. The audit asks for all of them."""
+
+    deputy: MailAddress | None = None
+    """Who does when the owner is away."""
+    data_protection: MailAddress | None = None
+    """The data protection officer."""
+    security: MailAddress | None = None
+    """The security officer."""
+
+
 class Administrator(Part):
     """A person who may sign in to the hosts by SSH."""
 
@@ -204,6 +215,7 @@ class Instance(Part):
     """The Mastodon version to run, from the list of `mastodon-gov release list`."""
     domain: Domains
     owner: Owner
+    officers: Officers = Officers()
     security_contact: MailAddress | None = None
     """Whom people tell of a weakness of this server (security.txt). Left out: the owner's address."""
     access: Access

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator
+from datetime import date
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -29,6 +30,8 @@ LATIN_TWINS = str.maketrans("ɑɡı", "agi")
 # Digits that people write for letters.
 DIGITS = str.maketrans("13457", "ieast")
 PEOPLE = ("owner", "deputy", "mailbox")
+# In the order in which an organisation comes to them.
+STATES = ("requested", "approved", "live", "leaving")
 
 
 def skeleton(handle: str) -> str:
@@ -49,6 +52,8 @@ def check_organisations(sources: Sources) -> None:
     """Note every broken rule as a problem of the value to change."""
     bodies = {name: place for place, name in _named(sources, "organisations", "id")}
     _domains(sources)
+    for place in range(len(_list(sources.data.get("organisations")))):
+        _days(sources, place)
     handles: dict[str, tuple[str, Key]] = {}
     if owner := sources.get("owner", "username"):
         handles[skeleton(owner)] = (owner, ("owner", "username"))
@@ -128,6 +133,27 @@ def _addresses(sources: Sources, place: int, body: int) -> None:
     if owner and owner == deputy:
         todo = "Name a second person, or leave the deputy out."
         sources.problem(("accounts", place, "deputy"), f"{show(deputy)}, the owner", "another person", todo)
+
+
+def _days(sources: Sources, place: int) -> None:
+    """Days are of the state that is, and of those before it, and none is before the one it follows."""
+    state = sources.get("organisations", place, "state") or "live"
+    last: tuple[str, date] | None = None
+    for name in STATES:
+        key: Key = ("organisations", place, "days", name)
+        try:
+            day = date.fromisoformat(sources.get(*key))
+        except (TypeError, ValueError):
+            continue  # not given, or told already as a wrong value
+        if state not in STATES:
+            continue  # told already
+        if STATES.index(name) > STATES.index(state):
+            todo = f"Write `state: {name}` when that has come, or leave the day out."
+            sources.problem(key, f"{day}, but the state is {state}", f"no day of a state after {state}", todo)
+        elif last and day < last[1]:
+            todo = "Correct one of the two days."
+            sources.problem(key, f"{day}, before {last[0]} ({last[1]})", f"{last[1]} or later", todo)
+        last = (name, day)
 
 
 def _domains(sources: Sources) -> None:

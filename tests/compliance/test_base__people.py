@@ -40,6 +40,14 @@ def declared(instance: Instance) -> dict[str, set[str]]:
     }
 
 
+@pytest.mark.control("MFG-GOV-01")
+def test_somebody_answers(evidence: Evidence, instance: Instance) -> None:
+    named = {"owner": instance.owner.address} | instance.officers.model_dump()
+    missing = [who for who, address in named.items() if address is None]
+    wrong = missing + ["the deputy is the owner"] * (named["deputy"] == named["owner"])
+    none(evidence, wrong, "instance.yaml: owner, officers")
+
+
 @pytest.mark.control("MFG-USR-01")
 def test_people_are_declared(facts: Facts, evidence: Evidence, instance: Instance) -> None:
     observed = sorted(who["name"] for who in facts["accounts"] if who["uid"] >= 1000 and who["may_sign_in"])

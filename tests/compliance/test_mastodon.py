@@ -7,11 +7,11 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from mastodon_gov.audit.facts import Facts, Foreseen
+from mastodon_gov.audit.facts import CouldNotLook, Facts, Foreseen
 from mastodon_gov.instance import Instance
 from mastodon_gov.instance.server import Role
 from mastodon_gov.instance.server_document import items
-from mastodon_gov.release.known import known_versions, supported_until
+from mastodon_gov.release.known import OLD, known_versions, standing, supported_until
 from tests.compliance.conftest import Evidence
 from tests.compliance.expect import holds, none, same
 
@@ -20,6 +20,8 @@ FORBIDDEN = set(
     "REDIS_NAMESPACE SECRET_KEY_BASE_DUMMY SELF_DESTRUCT SINGLE_USER_MODE EXPERIMENTAL_FEATURES "
     "ALLOW_UNSAFE_AUTH_PROVIDER_REATTACH LDAP_TLS_NO_VERIFY WHITELIST_MODE SKIP_POST_DEPLOYMENT_MIGRATIONS".split()
 )
+# Days in which an urgent release is to be deployed.
+URGENT = 2
 # Debian's last day for version 13. Its security team mends what it packages until then, whenever upstream stops
 # (debian.org/releases): PostgreSQL, and the Ruby that Mastodon runs with.
 DEBIAN_13 = date(2028, 8, 9)
@@ -244,6 +246,18 @@ def test_mastodon_s_series_is_supported(facts: Facts, evidence: Evidence, reques
     seen = f"{version}, until {ends or 'a day that upstream has not named'}; list of {known.as_of}"
     good = ends is None or (ends - today()).days > QUARTER
     holds(evidence, good, seen, "supported for 90 days more", "/opt/mastodon/current, known_versions.yaml")
+
+
+@pytest.mark.control("MFG-UPD-03")
+def test_no_advisory_waits(facts: Facts, evidence: Evidence, request: pytest.FixtureRequest) -> None:
+    """By a list that is not too old to know."""
+    stands = standing(facts["versions"]["mastodon"], known_versions(request.config.getoption("--instance")), today())
+    if stands.list_days > OLD:
+        raise CouldNotLook(f"Nobody can tell: {stands.sentence()}")
+    good = (stands.advisory_days or 0) <= URGENT
+    holds(
+        evidence, good, stands.sentence(), "no advisory older than 2 days", "/opt/mastodon/current, known_versions.yaml"
+    )
 
 
 def today() -> date:

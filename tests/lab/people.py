@@ -14,6 +14,7 @@ import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from mastodon_gov.lab.machine import Machine
 from tests.lab.deployed import LIB, WEB, Deployed
@@ -23,6 +24,10 @@ OOB = "urn:ietf:wg:oauth:2.0:oob"
 RELEASE = "/opt/mastodon/current"
 FIRST_PASSWORD = "/var/lib/mastodon-gov/owner-first-password"
 OTP = "/settings/otp_authentication"
+# A picture of one point.
+PICTURE = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 CONFIRM = "/settings/two_factor_authentication/confirmation"
 
 
@@ -126,6 +131,16 @@ def token_of(browser: Browser, form: dict[str, str]) -> str:
     given = browser.ask("/oauth/token", form, Accept="application/json")
     assert given.status == 200, given
     return str(json.loads(given.page)["access_token"])
+
+
+def upload(instance: Deployed, token: str) -> dict[str, Any]:
+    """PICTURE, sent by a program that holds the token; the answer. Neither is on a command line."""
+    outside = instance.machine("outside")
+    outside.exec(["sh", "-c", "base64 -d > /root/picture.png"], stdin=base64.b64encode(PICTURE).decode())
+    words = ["curl", "-sS", "--max-time", "30", "--retry", "2", "--retry-all-errors", "--cacert", "/root/lab-ca.pem"]
+    words += ["-H", "@-", "-F", "file=@/root/picture.png", f"https://{WEB}/api/v2/media"]
+    answer: dict[str, Any] = json.loads(outside.exec(words, stdin=f"Authorization: Bearer {token}\n").stdout)
+    return answer
 
 
 def form_of(page: str, send_to: str) -> str:

@@ -147,6 +147,14 @@ def test_a_listed_account_that_is_not_there(instance: Deployed) -> None:
     assert "@nobody_here, listed only" in next(each["reason"] for each in found["controls"] if each["checks"])
 
 
+def test_an_officer_who_is_not_named(instance: Deployed) -> None:
+    """Read from instance.yaml on the control node."""
+    with edited(instance, "  security: security@agency.test\n", ""):
+        found = audit(instance, "--control", "MFG-GOV-01", code=1)
+    assert failed(found) == {"MFG-GOV-01"}
+    assert states(audit(instance, "--control", "MFG-GOV-01")) == {"MFG-GOV-01": "passed"}
+
+
 def test_what_cannot_be_looked_at_is_not_run(instance: Deployed) -> None:
     """Junk, a program that raises, one that is missing, one that sudo refuses; and a locale that is not ours."""
     instance.root(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -12,12 +11,9 @@ import pytest
 
 from mastodon_gov.instance.load import load
 from mastodon_gov.lab.world.services import S3
-from tests.lab.deployed import MEDIA, WEB, Deployed
-from tests.lab.people import Browser
+from tests.lab.deployed import MEDIA, Deployed
+from tests.lab.people import PICTURE, Browser, upload
 
-PICTURE = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-)
 CURL = ["curl", "-sS", "--max-time", "30", "--retry", "2", "--retry-all-errors", "--cacert", "/root/lab-ca.pem"]
 
 
@@ -43,11 +39,7 @@ class Picture:
 def picture(instance: Deployed, owner: Browser) -> Iterator[Picture]:
     """Uploaded by the owner's telephone, with a token that the owner allowed on a page."""
     token = owner.token(owner.application("read write:media"))
-    outside = instance.machine("outside")
-    outside.exec(["sh", "-c", "base64 -d > /root/picture.png"], stdin=base64.b64encode(PICTURE).decode())
-    header = f"Authorization: Bearer {token}\n"
-    words = [*CURL, "-H", "@-", "-F", "file=@/root/picture.png", f"https://{WEB}/api/v2/media"]
-    told = json.loads(outside.exec(words, stdin=header).stdout)
+    told = upload(instance, token)
     address = urlsplit(told["url"])
     assert address.netloc == MEDIA
     bucket = load(instance.directory).object_storage.media_bucket

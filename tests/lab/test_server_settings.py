@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,6 +19,11 @@ STEP = "Mastodon | Make the server's settings"
 TITLE = "title: Demonstration Social"
 SETTINGS = "SELECT var, value FROM settings ORDER BY var"
 LONG_TEXT = "Māori, grüße, ſ and 漢字: <b>bold</b> & 100 % of *it*.\n" + "x" * 10_000
+# All that `server:` decides, in one value.
+SERVER = """SELECT md5(string_agg(line, E'\n' ORDER BY line)) FROM (
+SELECT var || value FROM settings UNION ALL SELECT text FROM rules WHERE deleted_at IS NULL
+UNION ALL SELECT name || permissions FROM user_roles UNION ALL SELECT domain FROM domain_blocks
+UNION ALL SELECT text FROM terms_of_services WHERE published_at IS NOT NULL) found(line)"""
 # YAML's traps and mark-up; none may arrive as something else.
 TRAPS = ("no", "0123", "a: b - c # d", "12:30", "~", "'\"\\", "<script>alert(1)</script> &amp; {{ 1 }} %{x} 100 %", "=")
 
@@ -148,6 +154,26 @@ def test_a_reader_sees_it_in_a_browser(instance: Deployed) -> None:
         for path, words in shown.items():
             reader.open(path)
             draws(reader, words)
+
+
+@pytest.mark.long
+def test_what_is_taken_out_of_the_file_leaves_the_server(instance: Deployed) -> None:
+    """Each key alone, then the whole section: Mastodon's own comes back, the next deploy finds nothing to do; and once
+    they are in the file again, all is as it was."""
+    _, head, section = (instance.directory / "instance.yaml").read_text().partition("server:\n")
+    keys = re.findall(r"^  \w+:.*\n(?:   .*\n)*", section, re.MULTILINE)
+    assert "".join(keys) == section
+    whole, seen = instance.sql(SERVER), set()
+    try:
+        for piece in [*keys, head + section]:
+            with edited(instance, piece, ""):
+                assert STEP in deployed(instance), piece
+                seen.add(instance.sql(SERVER))
+                assert deployed(instance) == [], piece
+    finally:
+        instance.deploy()
+    assert len(seen - {whole}) == len(keys) + 1
+    assert instance.sql(SERVER) == whole
 
 
 @pytest.mark.long

@@ -18,10 +18,11 @@ import tests.compliance.test_base__services as services
 import tests.compliance.test_certificates as certificates
 import tests.compliance.test_mastodon as mastodon
 import tests.compliance.test_ssh as ssh
-from mastodon_gov.audit.facts import Facts, Foreseen
+from mastodon_gov.audit.facts import CouldNotLook, Facts, Foreseen
 from mastodon_gov.errors import Refusal
 from mastodon_gov.instance import Instance
 from mastodon_gov.instance.flows import reaches_public
+from mastodon_gov.instance.model import Officers
 from mastodon_gov.instance.server import Role, Server
 from mastodon_gov.release.known import known_versions, supported_until
 from tests.unit.audit_sample import evidence, instance, program, public_store
@@ -72,6 +73,40 @@ def test_a_series_near_its_end_is_red(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(mastodon, "today", lambda: date(2026, 12, 1))
     with pytest.raises(AssertionError, match="until 2027-01-31"):
         mastodon.test_mastodon_s_series_is_supported(facts, evidence, request)
+
+
+def test_an_advisory_that_waits_is_red_and_an_old_list_proves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """4.6.4 of 2026-07-27 answers advisories, 4.6.5 does not; the built-in list is of 2026-08-06."""
+    request: Any = SimpleNamespace(config=SimpleNamespace(getoption=lambda _: tmp_path))
+
+    def look(version: str, on: date) -> None:
+        monkeypatch.setattr(mastodon, "today", lambda: on)
+        mastodon.test_no_advisory_waits(Facts({"versions": {"mastodon": version}}), evidence, request)
+
+    look("4.6.4", date(2026, 8, 7))
+    look("4.6.3", date(2026, 7, 29))
+    with pytest.raises(AssertionError, match=r"4\.6\.3 is behind by 2"):
+        look("4.6.3", date(2026, 7, 30))
+    with pytest.raises(CouldNotLook, match="carry in a newer one"):
+        look("4.6.5", date(2026, 12, 1))
+
+
+def test_an_officer_who_is_not_named_is_red() -> None:
+    """Each of the three, and one person who is owner and deputy."""
+    known = instance()
+
+    def look(**changes: str | None) -> None:
+        named = {"deputy": "d@agency.test", "data_protection": "p@agency.test", "security": "s@agency.test"} | changes
+        people.test_somebody_answers(evidence, known.model_copy(update={"officers": Officers(**named)}))
+
+    look()
+    for gone in ("deputy", "data_protection", "security"):
+        with pytest.raises(AssertionError, match=gone):
+            look(**{gone: None})
+    with pytest.raises(AssertionError, match="the deputy is the owner"):
+        look(deputy=known.owner.address)
 
 
 # -- the host

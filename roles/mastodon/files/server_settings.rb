@@ -156,12 +156,13 @@ class ServerSettings
   end
 
   # What we made and the file no longer has. A setting goes back to the release's default.
-  def remove(kind, name)
+  # `rules` and `terms` are one item each and have no name.
+  def remove(kind, name = nil)
     removed = case kind
               when "setting" then row(name)&.destroy
               when "role" then remove_role(name)
-              when "rules" then Rule.kept.find_each(&:discard)
-              when "terms" then TermsOfService.where.not(published_at: nil).update_all(published_at: nil) # kept as drafts
+              when "rules" then Rule.kept.to_a.each(&:discard).any?
+              when "terms" then TermsOfService.where.not(published_at: nil).update_all(published_at: nil).positive? # kept as drafts
               when "domain_block" then DomainBlock.find_by(domain: name)&.then { |block| UnblockDomainService.new.call(block) }
               when "announcement" then remove_announcement(name)
               when "image" then SiteUpload.find_by(var: name)&.destroy

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tests.lab.deployed import WEB, Deployed
-from tests.lab.people import Browser, browser, enrol, form_of, hidden, tootctl, totp
-from tests.lab.test_media import CURL, PICTURE
+from tests.lab.people import Browser, browser, enrol, form_of, hidden, tootctl, totp, upload
+from tests.lab.test_media import CURL
 
 ADDRESS = "owner@agency.test"
 
@@ -74,10 +74,7 @@ def post(instance: Deployed, known: Staff, text: str) -> str:
 
 def picture(instance: Deployed, known: Staff) -> str:
     """An uploaded picture; its address for readers."""
-    instance.machine("outside").exec(
-        ["sh", "-c", "base64 -d > /root/picture.png"], stdin=base64.b64encode(PICTURE).decode()
-    )
-    return str(call(instance, known, "/api/v2/media", "-F", "file=@/root/picture.png")["url"])
+    return str(upload(instance, known.token)["url"])
 
 
 def home(instance: Deployed, known: Staff) -> list[str]:
