@@ -4,14 +4,18 @@ that was signed."""
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from pathlib import Path
 
 import pytest
 
 from mastodon_gov.audit.facts import CouldNotLook, Facts, Foreseen
+from mastodon_gov.errors import Refusal
 from mastodon_gov.instance import Instance
 from mastodon_gov.instance.server import Role
 from mastodon_gov.instance.server_document import items
+from mastodon_gov.release.bundle import check_signature, read_release
 from mastodon_gov.release.known import OLD, known_versions, standing, supported_until
+from mastodon_gov.release.select import selected
 from tests.compliance.conftest import Evidence
 from tests.compliance.expect import holds, none, same
 
@@ -219,6 +223,21 @@ def test_the_account_runs_nothing_else(facts: Facts, evidence: Evidence) -> None
 @pytest.mark.control("MFG-SUP-01")
 def test_the_release_is_what_was_signed(facts: Facts, evidence: Evidence) -> None:
     none(evidence, facts["release"]["problems"], "MANIFEST.sha256 against every file")
+
+
+@pytest.mark.control("MFG-SUP-02")
+def test_the_release_was_signed(
+    facts: Facts, evidence: Evidence, instance: Instance, request: pytest.FixtureRequest
+) -> None:
+    """The manifest on the host is that of a bundle of ours, on which every file hangs (SUP-01)."""
+    serving = instance.model_copy(update={"release": facts["versions"]["mastodon"]})
+    bundle = selected(serving, request.config.getoption("--instance"))
+    _, signed = read_release(Path(bundle.archive))
+    try:
+        check_signature(bundle)
+    except Refusal as refusal:
+        signed = str(refusal)
+    same(evidence, facts["release"]["manifest_sha256"], signed, "MANIFEST.sha256; the bundle in releases/ and its .sig")
 
 
 @pytest.mark.control("MFG-SUP-03")

@@ -384,6 +384,9 @@ MASTODON: Commands = {
     "test_the_account_runs_nothing_else": "systemd-run -q --unit=mutation-stranger -p User=mastodon sleep 3600",
     "test_the_release_is_what_was_signed": "cp -p /opt/mastodon/current/Gemfile /root/Gemfile.kept && "
     "echo '#' >> /opt/mastodon/current/Gemfile",
+    # What somebody does who knows of the manifest: the changed file's new digest stands in it.
+    "test_the_release_was_signed": "cd /opt/mastodon/current && cp -p config.ru MANIFEST.sha256 /root/ && "
+    "echo '#' >> config.ru && sed -i \"s/^[0-9a-f]*  config.ru$/$(sha256sum config.ru)/\" MANIFEST.sha256",
     "test_no_migration_waits": sql(
         "CREATE TABLE public.mutation AS SELECT max(version) v FROM schema_migrations; "
         "DELETE FROM schema_migrations WHERE version = (SELECT v FROM public.mutation)"
@@ -405,6 +408,7 @@ MASTODON_HEAL = "\n".join(
         FORGET,
         "systemctl stop mutation-stranger; rm -f /etc/systemd/system/mutation.conf",
         "cp -p /root/Gemfile.kept /opt/mastodon/current/Gemfile; rm -f /root/Gemfile.kept",
+        "cd /root && cp -p config.ru MANIFEST.sha256 /opt/mastodon/current/; rm -f config.ru MANIFEST.sha256",
     )
 )
 
