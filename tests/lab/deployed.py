@@ -120,16 +120,22 @@ def wait_for(condition: Callable[[], T | None], seconds: float, what: str) -> T:
 
 def files_of(machine: Machine) -> dict[str, str]:
     """Every file of a machine that a write would touch: path with size, owner, mode, change time and, for small ones,
-    digest. Logs and what systemd keeps of sessions change by themselves and are left out."""
+    digest. Logs, what systemd keeps of sessions and what our timers write change by themselves and are left out."""
     script = (
         "find / -xdev \\( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /var/log -o "
         "-path /var/lib/postgresql -o -path /var/lib/redis -o -path /var/spool/pgbackrest -o -path /var/cache/nginx "
-        "-o -path /var/lib/chrony -o -path '/var/lib/mastodon-gov/sweep*' \\) -prune "
+        "-o -path /var/lib/chrony -o -path '/var/lib/mastodon-gov/sweep*' "
+        "-o -path /var/lib/mastodon-gov/backup-status.json -o -path /var/lib/mastodon-gov/manifests \\) -prune "
         "-o -type f -printf '%p|%s %U %m %C@\\n'; "
         "ls -lA --time-style=full-iso /run/mastodon-gov 2>/dev/null; true"
     )
     lines = str(machine.exec(["sh", "-c", script]).stdout).splitlines()
     return {path: rest for path, _, rest in (line.partition("|") for line in lines)}
+
+
+def written(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    """Paths of what differs between two answers of files_of."""
+    return {path for path in {*before, *after} if before.get(path) != after.get(path)}
 
 
 def instance_name(purpose: str) -> str:
