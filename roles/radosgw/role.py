@@ -23,9 +23,9 @@ CONF = "/etc/ceph/ceph.conf"
 SITE = "/etc/nginx/conf.d/60-mfg-radosgw.conf"
 PROGRAM = "/usr/local/lib/mastodon-gov/ceph-one-host"
 DAEMONS = ("ceph-mon@a.service", "ceph-osd@0.service", "ceph-mgr@a.service", "ceph-radosgw@rgw.a.service")
-# What stops before what. The OSD tells the monitor that it goes: otherwise the gateway looks for it, for 15 s after the
-# next boot, where it was. The gateway stops first, and by one hand: otherwise it stays enrolled there as a listener, and
-# whatever changes within half a minute of the next boot waits for an answer from it (RADOS' notify).
+# What stops before what. The OSD tells the monitor that it goes: otherwise the gateway looks for it where it was, for
+# 15 s after the next boot. The gateway stops first, and by one hand: otherwise it stays enrolled there as a listener,
+# and whatever changes within half a minute of the next boot waits for an answer from it (RADOS' notify).
 ORDER = {
     "ceph-osd@0": "ceph-mon@a.service",
     "ceph-radosgw@rgw.a": "ceph-mon@a.service ceph-osd@0.service",

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mastodon_gov.remote import PROGRESS
 from roles.restore.files import catalogue, ruins, switching, unsent
 from roles.restore.files.catalogue import Target
 
@@ -91,7 +92,9 @@ def test_what_cannot_be_sent_is_counted(
     monkeypatch.setattr(switching, "archive_all", lambda: False)
     monkeypatch.setattr(catalogue, "as_user", lambda *words, **_: CompletedProcess(words, 49, "", "ERROR: [049]: away"))
     assert unsent.send(LATEST, FOUND, alive) == 2
-    assert f"2 WAL segments of this host, {WAITING[1]} to {WAITING[2]}, are not in" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"2 WAL segments of this host, {WAITING[1]} to {WAITING[2]}, are not in" in said
+    assert all(PROGRESS.match(line) for line in said.splitlines()), "else the control node keeps it back"
 
 
 def test_a_second_repository_that_is_away_does_not_count(pushed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

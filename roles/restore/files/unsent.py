@@ -30,8 +30,8 @@ def send(target: Target, found: dict[str, Any], alive: bool) -> int:
     left = missing(target, found)
     if left:
         print(
-            f"{len(left)} WAL segments of this host, {left[0]} to {left[-1]}, are not in the backup repository: the "
-            "copy will end before them. They stay in pg_wal of the old database until `restore --sign-off`.",
+            f"... {len(left)} WAL segments of this host, {left[0]} to {left[-1]}, are not in the backup repository: "
+            "the copy will end before them. They stay in pg_wal of the old database until `restore --sign-off`.",
             file=sys.stderr,
             flush=True,
         )
@@ -52,7 +52,7 @@ def push(target: Target) -> None:
             place = str(switching.MAIN / "pg_wal" / name)
             done = catalogue.as_user("postgres", *tool, *quiet, "archive-push", place, timeout=WITHIN)
             if done.returncode:
-                print(f"{name}: {catalogue.first_line(done.stderr)}.", file=sys.stderr, flush=True)
+                print(f"... {name}: {catalogue.first_line(done.stderr)}.", file=sys.stderr, flush=True)
 
 
 def missing(target: Target, found: dict[str, Any]) -> list[str]:
