@@ -4,12 +4,13 @@ backup."""
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from mastodon_gov.instance.load import load
 from tests.lab.backups.place import BUCKET, bucket, flipped, largest, put, status, unreachable
-from tests.lab.deployed import LIB, Deployed
+from tests.lab.deployed import LIB, Deployed, wait_for
 from tests.lab.restore.people import Staff, post, reads, staff, this_second
 
 pytestmark = pytest.mark.long
@@ -126,6 +127,28 @@ def test_a_store_that_is_away_at_the_switch(doomed: Deployed, known: Staff) -> N
     doomed.cli("restore", "--open")
     assert (reads(doomed, number), reads(doomed, later)) == (200, 200)
     doomed.cli("restore", "--sign-off")
+
+
+def test_a_store_that_goes_away_in_the_middle_of_the_replay(doomed: Deployed, known: Staff) -> None:
+    """To PostgreSQL, WAL that cannot be had is the end of all WAL. What ends there is not handed out as the newest; when
+    the store is back, the same command reaches it."""
+    doomed.root("systemctl start mfg-backup-incr.service")
+    doomed.sql("select pg_logical_emit_message(true, 'a', 'x'); select pg_switch_wal(); " * 40)
+    post(doomed, known, "after forty segments")
+    counted = int(doomed.sql("select count(*) from statuses"))
+    doomed.root(f"{LIB}/restore-point forty")
+    replayed = "grep -c 'restored log file' /var/log/postgresql/mfg-beside.log || true"
+    with ThreadPoolExecutor(1) as pool:
+        restoring = pool.submit(doomed.cli, "restore", "--to", "latest", check=False, timeout=1500)
+        wait_for(lambda: int(doomed.root(replayed) or 0) > 3, 300, "the replay")
+        with unreachable(doomed):
+            done = restoring.result()
+    assert done.returncode == 1, done
+    assert "Traceback" not in done.stderr
+    print(done.stderr)
+    told = json.loads(doomed.cli("restore", "--to", "latest", "--json", timeout=1500).stdout)
+    assert told["done"]["verify"]["result"]["counts"]["statuses"] == counted
+    doomed.cli("restore", "--drop-beside")
 
 
 def hidden(doomed: Deployed) -> set[tuple[str, str]]:
