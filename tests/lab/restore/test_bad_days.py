@@ -130,8 +130,8 @@ def test_a_store_that_is_away_at_the_switch(doomed: Deployed, known: Staff) -> N
 
 
 def test_a_store_that_goes_away_in_the_middle_of_the_replay(doomed: Deployed, known: Staff) -> None:
-    """To PostgreSQL, WAL that cannot be had is the end of all WAL. What ends there is not handed out as the newest; when
-    the store is back, the same command reaches it."""
+    """To PostgreSQL, WAL that cannot be had is the end of all WAL. What ends there is not handed out as the newest;
+    when the store is back, the same command reaches it."""
     doomed.root("systemctl start mfg-backup-incr.service")
     doomed.sql("select pg_logical_emit_message(true, 'a', 'x'); select pg_switch_wal(); " * 40)
     post(doomed, known, "after forty segments")
