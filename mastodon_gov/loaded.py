@@ -31,6 +31,7 @@ def _main() -> None:
         pyinfra.main()
     except SystemExit as end:
         code = end.code or 0
+        raise
 
 
 if __name__ == "__main__":
