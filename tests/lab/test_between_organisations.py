@@ -15,7 +15,7 @@ import pytest
 
 from tests.lab.deployed import Deployed
 from tests.lab.officials import Official, official
-from tests.lab.people import Answer, Browser, csrf_of, enrol, upload
+from tests.lab.people import Answer, Browser, csrf_of, enrol, tootctl, upload
 
 pytestmark = pytest.mark.long
 SCOPES = "read write admin:read admin:write"
@@ -87,6 +87,7 @@ class Side:
     person: Browser
     token: str
     password: str = ""
+    name: str = ""
 
     def send(self, request: Request, names: dict[str, str]) -> Answer:
         """The request about what `names` says, with the token a page's form would carry."""
@@ -118,7 +119,8 @@ def coordinator(instance: Deployed) -> Iterator[Side]:
     with official(instance, "council.test") as account:
         assert account.person.sign_in(account.address, account.password).status == 302
         enrol(account.person)
-        yield Side(account.person, account.person.token(account.person.application(SCOPES)), account.password)
+        token = account.person.token(account.person.application(SCOPES))
+        yield Side(account.person, token, account.password, account.name)
 
 
 def belongings(agency: Official) -> dict[str, str]:
@@ -176,3 +178,14 @@ def test_whoever_may_gets_through(agency: Official, owner: Browser, name: str) -
     if request.may == "owner":
         side = Side(owner, "" if request.page else owner.token(owner.application(SCOPES)))
     assert side.send(request, names).status in {200, 302}
+
+
+def test_a_role_is_what_opens_it(agency: Official, coordinator: Side) -> None:
+    """Without the mechanism the rows above are red: a moderator looks after everybody, whatever the organisation."""
+    tootctl(agency.instance, "accounts", "modify", coordinator.name, "--role", "Moderator")
+    try:
+        for name in ("list everybody by program", "list accounts", "approve"):
+            assert coordinator.send(REQUESTS[name], belongings(agency)).status in {200, 302}, name
+    finally:
+        tootctl(agency.instance, "accounts", "modify", coordinator.name, "--remove-role")
+    assert coordinator.send(REQUESTS["list accounts"], belongings(agency)).status == 403
