@@ -24,12 +24,13 @@ START = (
     f"-c unix_socket_directories=/tmp -c config_file=/etc/postgresql/17/main/postgresql.conf "
     f"-c data_directory={DIRECTORY} -c external_pid_file= -c archive_mode=off'"
 )
+# First ours: what pg_restore makes would be backed up and restored too.
 STEPS = {
-    "pg_dump -Fc": f"pg_dump -Fc -f {DUMP} mfg_bench",
-    "pg_restore -j2": f"createdb mfg_bench2 && pg_restore -j2 -d mfg_bench2 {DUMP}",
     "pgBackRest full": f"{BACKREST} --type=full backup",
     "pgBackRest restore": f"mkdir -m 700 {DIRECTORY} && {BACKREST} --pg1-path={DIRECTORY} --archive-mode=off "
     f"--type=immediate --target-action=promote restore && {START} >/dev/null",
+    "pg_dump -Fc": f"pg_dump -Fc -f {DUMP} mfg_bench",
+    "pg_restore -j2": f"createdb mfg_bench2 && pg_restore -j2 -d mfg_bench2 {DUMP}",
 }
 CLEAN = (
     f"{BIN}/pg_ctl -D {DIRECTORY} -m immediate stop; rm -rf {DIRECTORY} {DUMP}; "
