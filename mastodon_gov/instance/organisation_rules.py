@@ -6,8 +6,9 @@ import unicodedata
 from collections.abc import Iterator
 from datetime import date
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, get_args
 
+from mastodon_gov.instance.organisations import State
 from mastodon_gov.instance.problems import Key, dotted, show
 from mastodon_gov.instance.sources import Sources
 
@@ -31,7 +32,7 @@ LATIN_TWINS = str.maketrans("ɑɡı", "agi")
 DIGITS = str.maketrans("13457", "ieast")
 PEOPLE = ("owner", "deputy", "mailbox")
 # In the order in which an organisation comes to them.
-STATES = ("requested", "approved", "live", "leaving")
+STATES: tuple[str, ...] = get_args(State)
 
 
 def skeleton(handle: str) -> str:
@@ -51,8 +52,8 @@ def mistaken(handle: str) -> bool:
 def check_organisations(sources: Sources) -> None:
     """Note every broken rule as a problem of the value to change."""
     bodies = {name: place for place, name in _named(sources, "organisations", "id")}
-    _domains(sources)
     for place in range(len(_list(sources.data.get("organisations")))):
+        _domains(sources, place)
         _days(sources, place)
     handles: dict[str, tuple[str, Key]] = {}
     if owner := sources.get("owner", "username"):
@@ -138,6 +139,8 @@ def _addresses(sources: Sources, place: int, body: int) -> None:
 def _days(sources: Sources, place: int) -> None:
     """Days are of the state that is, and of those before it, and none is before the one it follows."""
     state = sources.get("organisations", place, "state") or "live"
+    if state not in STATES:
+        return  # told already
     last: tuple[str, date] | None = None
     for name in STATES:
         key: Key = ("organisations", place, "days", name)
@@ -145,8 +148,6 @@ def _days(sources: Sources, place: int) -> None:
             day = date.fromisoformat(sources.get(*key))
         except (TypeError, ValueError):
             continue  # not given, or told already as a wrong value
-        if state not in STATES:
-            continue  # told already
         if STATES.index(name) > STATES.index(state):
             todo = f"Write `state: {name}` when that has come, or leave the day out."
             sources.problem(key, f"{day}, but the state is {state}", f"no day of a state after {state}", todo)
@@ -156,14 +157,13 @@ def _days(sources: Sources, place: int) -> None:
         last = (name, day)
 
 
-def _domains(sources: Sources) -> None:
-    for place in range(len(_list(sources.data.get("organisations")))):
-        for index in range(len(_list(sources.get("organisations", place, "domains")))):
-            key: Key = ("organisations", place, "domains", index)
-            domain = sources.get(*key)
-            if isinstance(domain, str) and "xn--" in domain and (fault := punycode_fault(domain)):
-                todo = "Write the body's real domain; letters of other alphabets are how strangers imitate it."
-                sources.problem(key, f"{show(domain)}, {fault}", "a name in one alphabet that is its own", todo)
+def _domains(sources: Sources, place: int) -> None:
+    for index in range(len(_list(sources.get("organisations", place, "domains")))):
+        key: Key = ("organisations", place, "domains", index)
+        domain = sources.get(*key)
+        if isinstance(domain, str) and "xn--" in domain and (fault := punycode_fault(domain)):
+            todo = "Write the body's real domain; letters of other alphabets are how strangers imitate it."
+            sources.problem(key, f"{show(domain)}, {fault}", "a name in one alphabet that is its own", todo)
 
 
 def punycode_fault(domain: str) -> str | None:

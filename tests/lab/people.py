@@ -24,6 +24,7 @@ OOB = "urn:ietf:wg:oauth:2.0:oob"
 RELEASE = "/opt/mastodon/current"
 FIRST_PASSWORD = "/var/lib/mastodon-gov/owner-first-password"
 OTP = "/settings/otp_authentication"
+CURL = ["curl", "-sS", "--max-time", "30", "--retry", "2", "--retry-all-errors", "--cacert", "/root/lab-ca.pem"]
 # A picture of one point.
 PICTURE = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -137,8 +138,7 @@ def upload(instance: Deployed, token: str) -> dict[str, Any]:
     """PICTURE, sent by a program that holds the token; the answer. Neither is on a command line."""
     outside = instance.machine("outside")
     outside.exec(["sh", "-c", "base64 -d > /root/picture.png"], stdin=base64.b64encode(PICTURE).decode())
-    words = ["curl", "-sS", "--max-time", "30", "--retry", "2", "--retry-all-errors", "--cacert", "/root/lab-ca.pem"]
-    words += ["-H", "@-", "-F", "file=@/root/picture.png", f"https://{WEB}/api/v2/media"]
+    words = [*CURL, "-H", "@-", "-F", "file=@/root/picture.png", f"https://{WEB}/api/v2/media"]
     answer: dict[str, Any] = json.loads(outside.exec(words, stdin=f"Authorization: Bearer {token}\n").stdout)
     return answer
 

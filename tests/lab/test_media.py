@@ -12,10 +12,7 @@ import pytest
 from mastodon_gov.instance.load import load
 from mastodon_gov.lab.world.services import S3
 from tests.lab.deployed import MEDIA, Deployed
-from tests.lab.people import PICTURE, Browser, upload
-
-CURL = ["curl", "-sS", "--max-time", "30", "--retry", "2", "--retry-all-errors", "--cacert", "/root/lab-ca.pem"]
-
+from tests.lab.people import CURL, PICTURE, Browser, upload
 
 # An S3 service does not know POST to an object.
 REFUSED = {"PUT": (403,), "DELETE": (403,), "POST": (400, 403, 405, 412)}

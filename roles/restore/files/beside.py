@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ if TYPE_CHECKING or __package__:
     from roles.restore.files import catalogue, choice, held, recovery, switching, unsent, verify
     from roles.restore.files.catalogue import Refused, Target
     from roles.restore.files.recovery import Copy
-    from roles.restore.files.state import State
+    from roles.restore.files.state import State, say
 else:  # on the host the programs lie side by side
     import catalogue
     import choice
@@ -24,6 +23,7 @@ else:  # on the host the programs lie side by side
     import verify
     from catalogue import Refused, Target
     from recovery import Copy
+    from state import say
 
 COPY = Copy(
     data=Path("/var/lib/postgresql/17/main.beside"),
@@ -104,8 +104,7 @@ def fetched(state: State, labels: list[str]) -> None:
             older = [label for label in labels if label < state.kept["label"]]
             if not older:
                 raise
-            told = f"The backup {state.kept['label']} cannot be restored; now the one before it, {older[0]}"
-            print(f"... {told}", file=sys.stderr, flush=True)
+            say(f"The backup {state.kept['label']} cannot be restored; now the one before it, {older[0]}")
             state.kept.setdefault("damaged", []).append(state.kept["label"])
             state.kept["label"] = older[0]
             state.save()

@@ -32,6 +32,7 @@ if TYPE_CHECKING or __package__:
     from roles.restore.files.egress import USER, blocked, reached, rules
     from roles.restore.files.recovery import Copy
     from roles.restore.files.rehearsal import rehearsed
+    from roles.restore.files.state import say
 else:  # on the host the programs lie side by side
     import catalogue
     import choice
@@ -42,6 +43,7 @@ else:  # on the host the programs lie side by side
     from egress import USER, blocked, reached, rules
     from recovery import Copy
     from rehearsal import rehearsed
+    from state import say
 
 HOME = Path("/var/lib/mfg-drill")
 COPY = Copy(
@@ -97,7 +99,7 @@ class Drill:
 
     def step(self, name: str, code: int, work: Callable[[], list[str] | None]) -> None:
         """Do a step; its sentences, or its refusal, end the drill with this code."""
-        print(f"... {name}", file=sys.stderr, flush=True)
+        say(name)
         began = time.monotonic()
         try:
             wrong = work() or []

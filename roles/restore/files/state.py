@@ -18,6 +18,12 @@ else:  # on the host the programs lie side by side
 STATE = Path("/var/lib/mastodon-gov/restore.json")
 
 
+def say(text: str) -> None:
+    """A line for the person who waits. The control node shows lines of this form as they come, and keeps back others
+    unless the program fails (PROGRESS in mastodon_gov/remote.py)."""
+    print(f"... {text}", file=sys.stderr, flush=True)
+
+
 class State:
     """What was asked and what was done; replaced in one step, so a kill leaves the old or the new."""
 
@@ -48,7 +54,7 @@ class State:
         """Do a step unless it was done; keeps its seconds and its result."""
         done = self.kept["done"]
         if name not in done:
-            print(f"... {name}", file=sys.stderr, flush=True)
+            say(name)
             began = time.monotonic()
             result = work()
             done[name] = {"seconds": round(time.monotonic() - began, 2), "result": result}

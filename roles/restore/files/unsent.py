@@ -6,17 +6,18 @@ For restore.py. A database that does not run any more archives nothing; its full
 from __future__ import annotations
 
 import re
-import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
     from roles.restore.files import catalogue, choice, switching
     from roles.restore.files.catalogue import Target
+    from roles.restore.files.state import say
 else:  # on the host the programs lie side by side
     import catalogue
     import choice
     import switching
     from catalogue import Target
+    from state import say
 
 WITHIN = 300  # seconds for one file
 
@@ -29,11 +30,9 @@ def send(target: Target, found: dict[str, Any], alive: bool) -> int:
         push(target)
     left = missing(target, found)
     if left:
-        print(
-            f"... {len(left)} WAL segments of this host, {left[0]} to {left[-1]}, are not in the backup repository: "
-            "the copy will end before them. They stay in pg_wal of the old database until `restore --sign-off`.",
-            file=sys.stderr,
-            flush=True,
+        say(
+            f"{len(left)} WAL segments of this host, {left[0]} to {left[-1]}, are not in the backup repository: "
+            "the copy will end before them. They stay in pg_wal of the old database until `restore --sign-off`."
         )
     return len(left)
 
@@ -52,7 +51,7 @@ def push(target: Target) -> None:
             place = str(switching.MAIN / "pg_wal" / name)
             done = catalogue.as_user("postgres", *tool, *quiet, "archive-push", place, timeout=WITHIN)
             if done.returncode:
-                print(f"... {name}: {catalogue.first_line(done.stderr)}.", file=sys.stderr, flush=True)
+                say(f"{name}: {catalogue.first_line(done.stderr)}.")
 
 
 def missing(target: Target, found: dict[str, Any]) -> list[str]:

@@ -12,8 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tests.lab.deployed import WEB, Deployed
-from tests.lab.people import Browser, browser, enrol, form_of, hidden, tootctl, totp, upload
-from tests.lab.test_media import CURL
+from tests.lab.people import CURL, Browser, browser, enrol, form_of, hidden, tootctl, totp, upload
 
 ADDRESS = "owner@agency.test"
 
